@@ -1,0 +1,3 @@
+//! Readiness, liveness, metrics and dumps.
+
+pub(crate) mod ready;

@@ -1,0 +1,1 @@
+//! Wiring: builds every part of the proxy and starts its threads.

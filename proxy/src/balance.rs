@@ -1,0 +1,3 @@
+//! Chooses an endpoint of a service.
+
+mod ewma;

@@ -1,0 +1,3 @@
+//! Configuration: environment -> `Config`, one line a knob.
+
+pub mod env;

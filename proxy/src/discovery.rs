@@ -1,0 +1,4 @@
+//! Supplies services and their endpoints.
+
+mod dns;
+mod file;

@@ -1,0 +1,1 @@
+//! Services from a watched file.

@@ -1,0 +1,3 @@
+//! Filters, in the order they run.
+
+pub(crate) mod trace;

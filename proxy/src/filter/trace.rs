@@ -1,0 +1,1 @@
+//! Continues or begins a trace.

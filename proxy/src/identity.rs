@@ -1,0 +1,1 @@
+//! Supplies the proxy's identity: CSR API or files, renewed.

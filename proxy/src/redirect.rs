@@ -1,0 +1,1 @@
+//! Writes the nftables table that redirects a pod's traffic.

@@ -1,0 +1,1 @@
+//! Telemetry: access_log.
