@@ -6,43 +6,44 @@ use super::{SpiffeId, SpiffeIdError, TrustDomain};
 
 #[test]
 fn identities_are_read_by_their_parts() {
-    let rows: &[(&str, &str, &str, Option<(&str, &str)>)] = &[
+    let rows: &[(&str, &str, &str)] = &[
         (
             "spiffe://cluster.local/ns/shop/sa/web",
             "cluster.local",
             "/ns/shop/sa/web",
-            Some(("shop", "web")),
         ),
         (
             "SPIFFE://Cluster.LOCAL/ns/shop/sa/web",
             "cluster.local",
             "/ns/shop/sa/web",
-            Some(("shop", "web")),
         ),
-        ("spiffe://a/NS/shop/sa/web", "a", "/NS/shop/sa/web", None),
-        (
-            "spiffe://a/ns/shop/sa/web/x",
-            "a",
-            "/ns/shop/sa/web/x",
-            None,
-        ),
-        (
-            "spiffe://a/ns/x/shop/sa/web",
-            "a",
-            "/ns/x/shop/sa/web",
-            None,
-        ),
-        ("spiffe://a_b-1.c/...", "a_b-1.c", "/...", None),
+        ("spiffe://a_b-1.c/...", "a_b-1.c", "/..."),
+        ("spiffe://a/Frontend", "a", "/Frontend"),
     ];
-    for (text, domain, path, account) in rows {
+    for (text, domain, path) in rows {
         let id = SpiffeId::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(
             (id.trust_domain().as_str(), id.path()),
             (*domain, *path),
             "{text}"
         );
-        assert_eq!(id.namespace().zip(id.service_account()), *account, "{text}");
         assert_eq!(id.as_str(), format!("spiffe://{domain}{path}"), "{text}");
+    }
+}
+
+#[test]
+fn only_the_exact_path_form_names_a_service_account() {
+    let rows: &[(&str, Option<(&str, &str)>)] = &[
+        ("spiffe://a/ns/shop/sa/web", Some(("shop", "web"))),
+        ("spiffe://a/ns/sa/sa/ns", Some(("sa", "ns"))),
+        ("spiffe://a/NS/shop/sa/web", None),
+        ("spiffe://a/ns/shop/sa/web/x", None),
+        ("spiffe://a/ns/x/shop/sa/web", None),
+        ("spiffe://a/x/ns/shop/sa/web", None),
+    ];
+    for (text, account) in rows {
+        let id = SpiffeId::parse(text).unwrap();
+        assert_eq!(id.namespace().zip(id.service_account()), *account, "{text}");
     }
 }
 
