@@ -1,0 +1,205 @@
+//! What the bench is asked to do: the command line and the one environment variable. Nothing else reads either.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::load::{Plan, Protocol};
+
+pub(crate) const HELP: &str = "\
+Runs Weft, Envoy, HAProxy and nginx as the same two-hop mTLS chain, interleaved, and prints cost and ratios.
+
+Usage: cargo run --release -p weft-bench -- [options]
+
+  --quick                 2 rounds of 1 s instead of 5 rounds of 3 s
+  --rounds N              rounds for each peer (5)
+  --seconds S             length of a round (3)
+  --connections N         concurrent requests; HTTP/1 uses a connection each (64)
+  --h2-connections N      HTTP/2 connections that share these (as many)
+  --only http1|http2      one protocol
+  --peers a,b,...         of weft, envoy, haproxy, nginx, linkerd, ztunnel
+  --json FILE             writes everything measured, round by round
+  --weft-proxy PATH       a built weft-proxy (else cargo builds it)
+  --weft-old PATH         a second weft-proxy, measured beside it as `weft-old`
+  --linkerd PATH          a linkerd2-proxy binary joins
+  --ztunnel PATH          a ztunnel binary joins
+  --keep                  keeps configurations and logs
+
+WEFT_BENCH_ENVOY names the Envoy binary when it is neither in PATH nor installed with pip.";
+
+/// The program to run: the bench, or one of its own helper processes.
+pub(crate) enum Command {
+    Help,
+    Bench(Settings),
+    App,
+    Load(Plan),
+}
+
+/// Everything a run can be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub rounds: usize,
+    pub round: Duration,
+    pub warm_up: Duration,
+    pub connections: usize,
+    /// HTTP/2 connections that share the concurrent requests; by default each has one.
+    pub h2_connections: Option<usize>,
+    pub protocols: Vec<Protocol>,
+    /// Names of the peers to run; empty means all that are installed.
+    pub peers: Vec<String>,
+    pub json: Option<PathBuf>,
+    pub weft_proxy: Option<PathBuf>,
+    pub weft_old: Option<PathBuf>,
+    pub envoy: Option<PathBuf>,
+    pub linkerd: Option<PathBuf>,
+    pub ztunnel: Option<PathBuf>,
+    pub keep: bool,
+}
+
+impl Command {
+    /// Reads the command line; the first word names a helper process or is an option of the bench.
+    pub(crate) fn parse(args: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let args: Vec<String> = args.collect();
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["app"] => Ok(Self::App),
+            ["load", plan] => Ok(Self::Load(
+                serde_json::from_str(plan).context("read the load plan")?,
+            )),
+            options if options.contains(&"--help") || options.contains(&"-h") => Ok(Self::Help),
+            options => Settings::parse(options).map(Self::Bench),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rounds: 5,
+            round: Duration::from_secs(3),
+            warm_up: Duration::from_secs(1),
+            connections: 64,
+            h2_connections: None,
+            protocols: vec![Protocol::Http1, Protocol::Http2],
+            peers: Vec::new(),
+            json: None,
+            weft_proxy: None,
+            weft_old: None,
+            envoy: std::env::var_os("WEFT_BENCH_ENVOY").map(PathBuf::from),
+            linkerd: None,
+            ztunnel: None,
+            keep: false,
+        }
+    }
+}
+
+impl Settings {
+    fn parse(options: &[&str]) -> anyhow::Result<Self> {
+        let mut settings = Self::default();
+        let mut words = options.iter().copied();
+        while let Some(option) = words.next() {
+            match option {
+                "--quick" => settings.quicken(),
+                "--keep" => settings.keep = true,
+                _ => {
+                    let value = words
+                        .next()
+                        .with_context(|| format!("{option} is unknown or lacks its value"))?;
+                    settings
+                        .set(option, value)
+                        .with_context(|| format!("{option} {value}"))?;
+                }
+            }
+        }
+        Ok(settings)
+    }
+
+    fn quicken(&mut self) {
+        self.rounds = 2;
+        self.round = Duration::from_secs(1);
+        self.warm_up = Duration::from_millis(500);
+    }
+
+    fn set(&mut self, option: &str, value: &str) -> anyhow::Result<()> {
+        match option {
+            "--rounds" => self.rounds = at_least_one(value)?,
+            "--seconds" => self.round = Duration::try_from_secs_f64(value.parse()?)?,
+            "--connections" => self.connections = at_least_one(value)?,
+            "--h2-connections" => self.h2_connections = Some(at_least_one(value)?),
+            "--only" => {
+                self.protocols = vec![Protocol::named(value).context("not http1 or http2")?];
+            }
+            "--peers" => self.peers = value.split(',').map(str::to_owned).collect(),
+            "--json" => self.json = Some(value.into()),
+            "--weft-proxy" => self.weft_proxy = Some(value.into()),
+            "--weft-old" => self.weft_old = Some(value.into()),
+            "--linkerd" => self.linkerd = Some(value.into()),
+            "--ztunnel" => self.ztunnel = Some(value.into()),
+            _ => bail!("unknown option; --help lists them"),
+        }
+        Ok(())
+    }
+
+    /// Returns how many connections the concurrent requests share, and how many of these each carries.
+    pub(crate) fn connections_and_streams(&self, protocol: Protocol) -> (usize, usize) {
+        let connections = match protocol {
+            Protocol::Http1 => self.connections,
+            Protocol::Http2 => self
+                .h2_connections
+                .unwrap_or(self.connections)
+                .min(self.connections),
+        };
+        (connections, self.connections.div_ceil(connections))
+    }
+
+    /// Whether `--peers` lets this one join.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|wanted| wanted == name)
+    }
+}
+
+fn at_least_one(value: &str) -> anyhow::Result<usize> {
+    let number: std::num::NonZeroUsize = value.parse()?;
+    Ok(number.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> anyhow::Result<Settings> {
+        Settings::parse(words)
+    }
+
+    #[test]
+    fn options_set_what_they_name() {
+        let settings = parse(&[
+            "--quick",
+            "--rounds",
+            "7",
+            "--only",
+            "http2",
+            "--peers",
+            "weft,envoy",
+        ])
+        .unwrap();
+        assert_eq!(settings.rounds, 7);
+        assert_eq!(settings.round, Duration::from_secs(1));
+        assert_eq!(settings.protocols, [Protocol::Http2]);
+        assert!(settings.wants("envoy") && !settings.wants("nginx"));
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        let rows: &[(&[&str], &str)] = &[
+            (&["--rounds", "0"], "--rounds 0"),
+            (&["--rounds"], "--rounds is unknown or lacks its value"),
+            (&["--only", "spdy"], "--only spdy"),
+            (&["--frobnicate", "x"], "--frobnicate x"),
+        ];
+        for (words, want) in rows {
+            assert_eq!(parse(words).unwrap_err().to_string(), *want);
+        }
+    }
+}

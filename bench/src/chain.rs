@@ -1,0 +1,203 @@
+//! One peer's two proxies in front of the app: started, probed until a request comes through, ended when dropped.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::time::{Instant, sleep};
+
+use crate::load::{self, Entry, Protocol};
+use crate::peer::Peer;
+use crate::pki::Pki;
+use crate::process::Process;
+
+/// What all chains of a run share: the app behind them, their certificates, a directory for their files.
+pub(crate) struct Site {
+    app: App,
+    pki: Pki,
+    scratch: Scratch,
+}
+
+/// What a peer needs to know to configure its two proxies.
+pub(crate) struct Wiring<'a> {
+    pub protocol: Protocol,
+    pub app: SocketAddr,
+    /// Where the first proxy listens for plain requests.
+    pub entry: SocketAddr,
+    /// Where the second proxy listens for mTLS.
+    pub middle: SocketAddr,
+    /// For configuration and logs; each chain has its own.
+    pub dir: &'a Path,
+    pub pki: &'a Pki,
+}
+
+/// A running chain that has answered a request.
+pub(crate) struct Chain {
+    pub name: String,
+    pub protocol: Protocol,
+    pub entry: Entry,
+    /// The proxy next to the client, then the one next to the app.
+    pub proxies: [Process; 2],
+}
+
+impl Chain {
+    /// Starts both proxies of `peer` and waits until a request passes. `None` when the peer does not speak the protocol.
+    pub(crate) async fn start(
+        peer: &Peer,
+        protocol: Protocol,
+        site: &Site,
+    ) -> anyhow::Result<Option<Self>> {
+        let dir = site
+            .scratch
+            .dir
+            .join(format!("{}-{}", peer.name, protocol.name()));
+        fs::create_dir_all(&dir)?;
+        let [entry, middle] = free_addresses()?;
+        let wiring = Wiring {
+            protocol,
+            app: site.app.address(protocol),
+            entry,
+            middle,
+            dir: &dir,
+            pki: &site.pki,
+        };
+        let Some([mut first, mut second]) = peer.commands(&wiring)? else {
+            return Ok(None);
+        };
+        let second = Process::start(&mut second, &dir.join("second.log"))?;
+        let first = Process::start(&mut first, &dir.join("first.log"))?;
+        let entry = Entry {
+            address: entry,
+            authority: "app".to_owned(),
+        };
+        let mut chain = Self {
+            name: peer.name.clone(),
+            protocol,
+            entry,
+            proxies: [first, second],
+        };
+        chain
+            .wait_until_ready()
+            .await
+            .with_context(|| format!("start {} for {}", peer.name, protocol.title()))?;
+        Ok(Some(chain))
+    }
+
+    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            for proxy in &mut self.proxies {
+                proxy.check_alive()?;
+            }
+            match load::probe(self.protocol, &self.entry).await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    bail!("{error:#}\n{}", self.last_words())
+                }
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    pub(crate) fn last_words(&self) -> String {
+        self.proxies
+            .each_ref()
+            .map(Process::last_words)
+            .join("\n--\n")
+    }
+}
+
+impl Site {
+    /// Starts the app and writes the certificates; `keep` leaves the directory behind, for a look at logs.
+    pub(crate) fn start(keep: bool) -> anyhow::Result<Self> {
+        let scratch = Scratch::create(keep)?;
+        Ok(Self {
+            app: App::start()?,
+            pki: Pki::create(&scratch.dir)?,
+            scratch,
+        })
+    }
+}
+
+/// The app's process and its two addresses.
+struct App {
+    child: Child,
+    http1: SocketAddr,
+    http2: SocketAddr,
+}
+
+impl App {
+    /// Starts the app as a process of its own.
+    fn start() -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("app")
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("the app has no output")?)
+            .read_line(&mut line)?;
+        let (http1, http2) = line
+            .trim()
+            .split_once(' ')
+            .context("the app did not say where it listens")?;
+        Ok(Self {
+            child,
+            http1: http1.parse()?,
+            http2: http2.parse()?,
+        })
+    }
+
+    fn address(&self, protocol: Protocol) -> SocketAddr {
+        match protocol {
+            Protocol::Http1 => self.http1,
+            Protocol::Http2 => self.http2,
+        }
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A directory for the files of a run, removed when dropped unless it is to be kept.
+struct Scratch {
+    dir: PathBuf,
+    keep: bool,
+}
+
+impl Scratch {
+    fn create(keep: bool) -> anyhow::Result<Self> {
+        let dir = std::env::temp_dir().join(format!("weft-bench-{}", std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        Ok(Self { dir, keep })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _gone = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Returns addresses that were free a moment ago; not every peer can tell which port it got for 0.
+pub(crate) fn free_addresses<const N: usize>() -> std::io::Result<[SocketAddr; N]> {
+    let mut listeners = Vec::new();
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
+    for address in &mut addresses {
+        let listener = TcpListener::bind(*address)?;
+        *address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok(addresses)
+}
+
+const READY_WITHIN: Duration = Duration::from_secs(15);

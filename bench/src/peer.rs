@@ -1,0 +1,154 @@
+//! Who takes part: finding each proxy's binary, and the commands that make two of them a chain.
+//!
+//! The chain is the same for all: plain in, mTLS 1.3 between the two with both sides verified, plain to the app; one worker
+//! each, keep-alive everywhere, no access log, no tracing. Each proxy keeps its own defaults in everything else.
+
+mod envoy;
+mod haproxy;
+mod nginx;
+mod weft;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Serialize;
+
+use crate::args::Settings;
+use crate::chain::Wiring;
+
+/// An installed proxy.
+pub(crate) struct Peer {
+    pub name: String,
+    pub version: String,
+    kind: Kind,
+    binary: PathBuf,
+}
+
+/// A proxy that cannot take part, and why.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Missing {
+    pub name: String,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Weft,
+    Envoy,
+    Haproxy,
+    Nginx,
+}
+
+/// Finds all wanted proxies, in the order in which they take their turns.
+pub(crate) fn find(settings: &Settings) -> (Vec<Peer>, Vec<Missing>) {
+    let mut peers = Vec::new();
+    let mut missing = Vec::new();
+    let mut join = |name: &str, kind: Kind, find: &dyn Fn(&Settings) -> Result<PathBuf, String>| {
+        if settings.wants(name) {
+            match find(settings).and_then(|binary| Peer::new(name, kind, binary)) {
+                Ok(peer) => peers.push(peer),
+                Err(reason) => missing.push(Missing {
+                    name: name.to_owned(),
+                    reason,
+                }),
+            }
+        }
+    };
+    join("weft", Kind::Weft, &weft::find);
+    if settings.weft_old.is_some() {
+        join("weft-old", Kind::Weft, &weft::find_old);
+    }
+    join("envoy", Kind::Envoy, &envoy::find);
+    join("haproxy", Kind::Haproxy, &haproxy::find);
+    join("nginx", Kind::Nginx, &nginx::find);
+    for (name, binary) in [("linkerd", &settings.linkerd), ("ztunnel", &settings.ztunnel)] {
+        let reason = match binary {
+            Some(_) => "not configured here yet".to_owned(),
+            None => format!("give its binary with --{name} PATH"),
+        };
+        if settings.wants(name) {
+            missing.push(Missing { name: name.to_owned(), reason });
+        }
+    }
+    (peers, missing)
+}
+
+impl Peer {
+    fn new(name: &str, kind: Kind, binary: PathBuf) -> Result<Self, String> {
+        let version = match kind {
+            Kind::Weft => env!("CARGO_PKG_VERSION").to_owned(),
+            Kind::Envoy => version(Command::new(&binary).arg("--version"))?,
+            Kind::Haproxy | Kind::Nginx => version(Command::new(&binary).arg("-v"))?,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            version,
+            kind,
+            binary,
+        })
+    }
+
+    /// Returns the commands of the first and the second proxy, after writing their configuration. `None` when this peer
+    /// does not speak the protocol on all hops.
+    pub(crate) fn commands(&self, wiring: &Wiring<'_>) -> anyhow::Result<Option<[Command; 2]>> {
+        match self.kind {
+            Kind::Weft => weft::commands(&self.binary, wiring).map(Some),
+            Kind::Envoy => envoy::commands(&self.binary, wiring).map(Some),
+            Kind::Haproxy => haproxy::commands(&self.binary, wiring).map(Some),
+            Kind::Nginx => nginx::commands(&self.binary, wiring),
+        }
+    }
+}
+
+/// Returns the path of a program in `PATH` or, as Debian installs servers, in `/usr/sbin`.
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    dirs.push(PathBuf::from("/usr/sbin"));
+    dirs.into_iter()
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
+/// Runs a command that prints its version, on either output, and returns that.
+fn version(command: &mut Command) -> Result<String, String> {
+    let program = Path::new(command.get_program()).display().to_string();
+    let output = command
+        .output()
+        .map_err(|error| format!("{program}: {error}"))?;
+    let text = [output.stdout, output.stderr].concat();
+    version_in(&String::from_utf8_lossy(&text))
+        .ok_or_else(|| format!("{program} does not tell its version"))
+}
+
+/// Returns the first word that is a dotted number, perhaps with a suffix.
+fn version_in(text: &str) -> Option<String> {
+    let mut words = text.split(|end: char| end.is_whitespace() || end == '/');
+    let dotted =
+        |word: &&str| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.');
+    words.find(dotted).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        let rows: &[(&str, Option<&str>)] = &[
+            (
+                "/opt/e2/envoy  version: 9e558093/1.40.0/Clean/RELEASE/BoringSSL",
+                Some("1.40.0"),
+            ),
+            (
+                "HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/",
+                Some("2.6.12-1+deb12u4"),
+            ),
+            ("nginx version: nginx/1.22.1", Some("1.22.1")),
+            ("usage: thing", None),
+        ];
+        for (text, want) in rows {
+            assert_eq!(version_in(text).as_deref(), *want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What was measured, as JSON and (in `table`) as text: medians over the rounds, and the first chain's ratio to every other.
+//!
+//! A ratio is the median of the rounds' own ratios: both chains of a round met the same machine.
+
+mod goal;
+mod table;
+
+use std::fs;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::args::Settings;
+use crate::load::Protocol;
+use crate::measure::{Measured, Round, Section};
+use crate::peer::{Missing, Peer};
+
+/// The result of a run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    machine: Machine,
+    method: Method,
+    peers: Vec<Version>,
+    missing: Vec<Missing>,
+    results: Vec<Results>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Machine {
+    cpu: String,
+    cores: usize,
+    kernel: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Method {
+    rounds: usize,
+    round_seconds: f64,
+    warm_up_seconds: f64,
+    concurrent_requests: usize,
+    body_bytes: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Version {
+    name: String,
+    version: String,
+}
+
+/// One protocol's figures.
+#[derive(Clone, Debug, Serialize)]
+struct Results {
+    protocol: Protocol,
+    connections: usize,
+    streams: usize,
+    summaries: Vec<Summary>,
+    ratios: Vec<Ratio>,
+    not_spoken: Vec<String>,
+    failed: Vec<Missing>,
+    measured: Vec<Measured>,
+}
+
+/// Medians of one chain over its rounds. Pairs are the proxy next to the client and the one next to the app.
+#[derive(Clone, Debug, Serialize)]
+struct Summary {
+    name: String,
+    cpu_micros_per_request: f64,
+    cpu_micros_per_request_each: [f64; 2],
+    requests_per_second: f64,
+    p50_millis: f64,
+    p99_millis: f64,
+    idle_rss_mib: f64,
+    idle_rss_mib_each: [f64; 2],
+    loaded_rss_mib: f64,
+    loaded_rss_mib_each: [f64; 2],
+    errors: u64,
+}
+
+/// The first chain's figures divided by another's.
+#[derive(Clone, Debug, Serialize)]
+struct Ratio {
+    of: String,
+    to: String,
+    cpu: f64,
+    requests_per_second: f64,
+    p50: f64,
+    p99: f64,
+    idle_rss: f64,
+    loaded_rss: f64,
+}
+
+impl Report {
+    pub(crate) fn new(
+        settings: &Settings,
+        peers: &[Peer],
+        missing: Vec<Missing>,
+        sections: Vec<Section>,
+    ) -> Self {
+        let version = |peer: &Peer| Version {
+            name: peer.name.clone(),
+            version: peer.version.clone(),
+        };
+        Self {
+            machine: Machine::this(),
+            method: Method {
+                rounds: settings.rounds,
+                round_seconds: settings.round.as_secs_f64(),
+                warm_up_seconds: settings.warm_up.as_secs_f64(),
+                concurrent_requests: settings.connections,
+                body_bytes: crate::app::BODY_BYTES,
+            },
+            peers: peers.iter().map(version).collect(),
+            missing,
+            results: sections.into_iter().map(Results::new).collect(),
+        }
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+
+    /// Returns the chains that were to be measured and could not be.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &Missing> {
+        self.results.iter().flat_map(|results| &results.failed)
+    }
+}
+
+impl Machine {
+    fn this() -> Self {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Self {
+            cpu: model.map_or("unknown CPU", |(_, name)| name).to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+        }
+    }
+}
+
+impl Results {
+    fn new(section: Section) -> Self {
+        let ratios = match section.chains.split_first() {
+            Some((first, others)) => others
+                .iter()
+                .map(|other| Ratio::new(first, other))
+                .collect(),
+            None => Vec::new(),
+        };
+        Self {
+            protocol: section.protocol,
+            connections: section.connections,
+            streams: section.streams,
+            summaries: section.chains.iter().map(Summary::new).collect(),
+            ratios,
+            not_spoken: section.not_spoken,
+            failed: section.failed,
+            measured: section.chains,
+        }
+    }
+}
+
+impl Summary {
+    fn new(chain: &Measured) -> Self {
+        let over = |value: &dyn Fn(&Round) -> f64| median(chain.rounds.iter().map(value).collect());
+        let [first, second] =
+            [0, 1].map(|side: usize| over(&|round| pick(round.cpu_micros_each(), side)));
+        Self {
+            name: chain.name.clone(),
+            cpu_micros_per_request: over(&Round::cpu_micros),
+            cpu_micros_per_request_each: [first, second],
+            requests_per_second: over(&Round::requests_per_second),
+            p50_millis: over(&|round| millis(round.load.p50)),
+            p99_millis: over(&|round| millis(round.load.p99)),
+            idle_rss_mib: mib(chain.idle_rss_bytes.iter().sum()),
+            idle_rss_mib_each: chain.idle_rss_bytes.map(mib),
+            loaded_rss_mib: mib(chain.loaded_rss_bytes.iter().sum()),
+            loaded_rss_mib_each: chain.loaded_rss_bytes.map(mib),
+            errors: chain.rounds.iter().map(|round| round.load.errors).sum(),
+        }
+    }
+}
+
+impl Ratio {
+    fn new(first: &Measured, other: &Measured) -> Self {
+        let over = |value: &dyn Fn(&Round) -> f64| {
+            median(
+                first
+                    .rounds
+                    .iter()
+                    .zip(&other.rounds)
+                    .map(|(a, b)| value(a) / value(b))
+                    .collect(),
+            )
+        };
+        let memory = |bytes: fn(&Measured) -> [u64; 2]| {
+            let [of, to] = [first, other].map(|chain| bytes(chain).iter().sum());
+            mib(of) / mib(to)
+        };
+        Self {
+            of: first.name.clone(),
+            to: other.name.clone(),
+            cpu: over(&Round::cpu_micros),
+            requests_per_second: over(&Round::requests_per_second),
+            p50: over(&|round| millis(round.load.p50)),
+            p99: over(&|round| millis(round.load.p99)),
+            idle_rss: memory(|chain| chain.idle_rss_bytes),
+            loaded_rss: memory(|chain| chain.loaded_rss_bytes),
+        }
+    }
+}
+
+fn pick([first, second]: [f64; 2], side: usize) -> f64 {
+    if side == 0 { first } else { second }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1024.0 * 1024.0)
+}
+
+/// Returns the middle value, or the mean of both; 0 for none.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let upper = values.get(middle).copied().unwrap_or(0.0);
+    if values.len() % 2 == 1 {
+        return upper;
+    }
+    let lower = middle
+        .checked_sub(1)
+        .and_then(|below| values.get(below))
+        .copied()
+        .unwrap_or(upper);
+    f64::midpoint(lower, upper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Outcome;
+
+    fn measured(name: &str, cpu_millis: &[u64]) -> Measured {
+        let round = |cpu: &u64| Round {
+            cpu: [Duration::from_millis(*cpu), Duration::from_millis(*cpu)],
+            load: Outcome {
+                requests: 1000,
+                errors: 0,
+                elapsed: Duration::from_secs(1),
+                p50: Duration::from_millis(1),
+                p99: Duration::from_millis(2),
+            },
+        };
+        let memory = [10 * 1024 * 1024; 2];
+        Measured {
+            name: name.to_owned(),
+            idle_rss_bytes: memory,
+            loaded_rss_bytes: memory,
+            rounds: cpu_millis.iter().map(round).collect(),
+        }
+    }
+
+    #[test]
+    fn a_slow_round_of_all_does_not_move_the_ratio() {
+        let ratio = Ratio::new(
+            &measured("weft", &[10, 40, 12]),
+            &measured("envoy", &[40, 160, 48]),
+        );
+        assert!((ratio.cpu - 0.25).abs() < 1e-9, "{ratio:?}");
+        assert!((ratio.idle_rss - 1.0).abs() < 1e-9, "{ratio:?}");
+    }
+
+    #[test]
+    fn cpu_is_summed_over_both_proxies_and_told_apart() {
+        let summary = Summary::new(&measured("weft", &[10, 30, 20]));
+        assert!(
+            (summary.cpu_micros_per_request - 40.0).abs() < 1e-9,
+            "{summary:?}"
+        );
+        assert_eq!(
+            summary.to_string().split_whitespace().nth(1),
+            Some("40.0"),
+            "{summary}"
+        );
+        assert!(summary.to_string().contains(" 20.0 + 20.0 "), "{summary}");
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        let rows: &[(&[f64], f64)] = &[
+            (&[], 0.0),
+            (&[3.0], 3.0),
+            (&[4.0, 1.0], 2.5),
+            (&[9.0, 1.0, 2.0], 2.0),
+        ];
+        for (values, want) in rows {
+            assert!((median(values.to_vec()) - want).abs() < 1e-9, "{values:?}");
+        }
+    }
+}
