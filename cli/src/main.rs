@@ -1,2 +1,63 @@
-//! Entry.
-fn main() {}
+//! `weft`: the command operators and newcomers type.
+
+mod app;
+mod args;
+mod client;
+mod config;
+mod demo;
+mod hidden;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use self::args::{Command, DemoArgs, USAGE};
+use self::config::{DemoConfig, Terminal};
+use self::demo::Outcome;
+
+fn main() -> ExitCode {
+    let words = std::env::args_os().skip(1);
+    match args::parse(words.map(|word| word.to_string_lossy().into_owned())) {
+        Ok(command) => run(command).unwrap_or_else(|error| {
+            complain(&format!("weft: {error:#}"));
+            ExitCode::FAILURE
+        }),
+        Err(mistake) => {
+            complain(&format!("weft: {mistake}\n\n{USAGE}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Help => say(USAGE),
+        Command::Version => say(concat!("weft ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Demo(args) => return play(args),
+        Command::App(config) => hidden::app(&config)?,
+        Command::Ca => hidden::ca()?,
+        Command::Proxy { uid } => hidden::proxy(uid)?,
+        Command::Redirect => hidden::redirect()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn play(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let terminal = if std::io::stdout().is_terminal() {
+        Terminal::Yes
+    } else {
+        Terminal::No
+    };
+    let outcome = demo::run(&DemoConfig::read(args, terminal, config::environment))?;
+    Ok(match outcome {
+        Outcome::Good => ExitCode::SUCCESS,
+        Outcome::Different => ExitCode::FAILURE,
+    })
+}
+
+fn say(text: &str) {
+    let _nobody_reads = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn complain(text: &str) {
+    let _nobody_reads = writeln!(std::io::stderr(), "{text}");
+}

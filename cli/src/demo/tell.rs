@@ -1,0 +1,144 @@
+//! What the demo prints, all of it.
+
+use std::io::Write as _;
+
+use super::Outcome;
+use super::paint::Paint;
+use super::script::Check;
+use super::shop::Plan;
+use super::trace::Trace;
+use super::waterfall;
+
+/// Prints for a person, on standard output. That nobody reads it is no error.
+#[derive(Debug)]
+pub(crate) struct Teller {
+    paint: Paint,
+}
+
+impl Teller {
+    pub(crate) fn new(paint: Paint) -> Self {
+        Self { paint }
+    }
+
+    pub(crate) fn starting(&self) {
+        say("Starting a certificate authority, three apps and a proxy for each app ...");
+    }
+
+    /// Draws the shop with its addresses.
+    pub(crate) fn places(&self, plan: &Plan) {
+        say("");
+        say(
+            "  you --HTTP/1.1--> [proxy] web --> [proxy] ==mTLS, HTTP/1.1==> [proxy] orders --> [proxy] ==mTLS, gRPC==> [proxy] users",
+        );
+        say("");
+        for place in plan.places() {
+            say(&format!(
+                "  {}  inbound {}  outbound {}  app {}  http://{}/metrics",
+                self.paint.bold(&format!("{:<6}", place.name.as_str())),
+                place.inbound,
+                place.outbound,
+                place.app,
+                place.metrics,
+            ));
+        }
+        say("");
+    }
+
+    /// Says what to try.
+    pub(crate) fn hints(&self, plan: &Plan) {
+        let (web, orders) = (&plan.web, &plan.orders);
+        let rows = [
+            (format!("curl http://{}/", web.inbound), "visit the shop"),
+            (
+                format!("curl http://{}/joseph", web.inbound),
+                "as another customer",
+            ),
+            (
+                format!("curl -H 'Host: orders' http://{}/orders", web.outbound),
+                "call orders as web does",
+            ),
+            (
+                format!(
+                    "http_proxy=http://{} curl http://orders/orders",
+                    web.outbound
+                ),
+                "the same, through a proxy setting",
+            ),
+            (
+                format!("curl http://{}/orders", orders.inbound),
+                "plaintext to a strict proxy: refused",
+            ),
+            (
+                format!("curl -i -H 'Host: impostor' http://{}/", web.outbound),
+                "an endpoint that is not who it should be: refused",
+            ),
+            (
+                format!("curl http://{}/metrics", orders.metrics),
+                "what orders' proxy counted",
+            ),
+        ];
+        say("Try:");
+        for (command, meaning) in rows {
+            say(&format!(
+                "  {command:<68} {}",
+                self.paint.dim(&format!("# {meaning}"))
+            ));
+        }
+        say("");
+        say("Every call is shown here as it happens; Ctrl-C ends the shop.");
+        say("");
+    }
+
+    pub(crate) fn trace(&self, trace: &Trace) {
+        say(&waterfall::draw(trace, self.paint));
+    }
+
+    pub(crate) fn not_forwarded(&self, reason: &str) {
+        say(&self
+            .paint
+            .bad(&format!("spans did not reach your collector: {reason}")));
+    }
+
+    /// Prints the checks and what they come to.
+    pub(crate) fn verdict(&self, checks: &[Check]) -> Outcome {
+        for check in checks {
+            say(&self.row(check));
+        }
+        let failed = checks.iter().filter(|check| check.finding.is_err()).count();
+        say("");
+        if failed == 0 {
+            say(&self
+                .paint
+                .good(&format!("All {} checks hold.", checks.len())));
+            return Outcome::Good;
+        }
+        say(&self
+            .paint
+            .bad(&format!("{failed} of {} checks failed.", checks.len())));
+        Outcome::Different
+    }
+
+    /// Ends a demo that was watched.
+    pub(crate) fn farewell(&self, ended: &Check) -> Outcome {
+        say("");
+        match &ended.finding {
+            Ok(_) => {
+                say("The shop is closed.");
+                Outcome::Good
+            }
+            Err(_) => self.verdict(std::slice::from_ref(ended)),
+        }
+    }
+
+    fn row(&self, check: &Check) -> String {
+        let (mark, finding) = match &check.finding {
+            Ok(finding) => (self.paint.good("ok  "), self.paint.dim(finding)),
+            Err(difference) => (self.paint.bad("FAIL"), difference.clone()),
+        };
+        format!("  {mark}  {:<54} {finding}", check.name)
+    }
+}
+
+fn say(text: &str) {
+    let _nobody_reads = writeln!(std::io::stdout(), "{text}");
+}
