@@ -4,7 +4,6 @@
 
 /// Istio's certificate API, `istio.v1.auth.IstioCertificateService`.
 #[expect(
-    missing_docs,
     unused_qualifications,
     clippy::allow_attributes_without_reason,
     clippy::missing_errors_doc,

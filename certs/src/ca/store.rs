@@ -1,0 +1,1 @@
+//! Where an issuer is kept.
