@@ -1,2 +1,8 @@
-//! Scenarios.
-fn main() {}
+//! The mesh as a whole: one module a feature.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a scenario that cannot go on has failed"
+)]
+
+mod redirect;

@@ -1,1 +1,13 @@
-//! Support.
+//! What the scenarios are built from: real programs, real sockets, network namespaces of their own.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test support that cannot go on ends the test"
+)]
+
+pub mod netns;
+pub mod process;
+pub mod scratch;
+pub mod skip;
+pub mod tools;
