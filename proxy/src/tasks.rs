@@ -16,16 +16,25 @@ pub(crate) struct Tasks {
 
 impl Tasks {
     /// Spawns a `Send` task of the control thread.
-    #[expect(clippy::disallowed_methods, reason = "the one place that names and tracks tasks")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that names and tracks tasks"
+    )]
     pub(crate) fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        tokio::spawn(self.tracker.track_future(future.instrument(debug_span!("task", name))))
+        tokio::spawn(
+            self.tracker
+                .track_future(future.instrument(debug_span!("task", name))),
+        )
     }
 
     /// Spawns a task on the worker's own thread; must be called inside its `LocalSet`.
-    #[expect(clippy::disallowed_methods, reason = "the one place that names and tracks tasks")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that names and tracks tasks"
+    )]
     pub(crate) fn spawn_local<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
@@ -42,5 +51,21 @@ impl Tasks {
     pub(crate) async fn wait(&self) {
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+/// Ends a task when whoever waits for its effect is gone.
+#[derive(Debug)]
+pub(crate) struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    pub(crate) fn new(task: JoinHandle<()>) -> Self {
+        Self(task)
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

@@ -1,0 +1,122 @@
+//! The control thread: identity, discovery, admin and telemetry, so that workers only move bytes.
+//!
+//! What it learns is published as snapshots; the data path never waits for it but for a name that nobody asked for yet.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use crate::app;
+use crate::config::Config;
+use crate::discovery::dns::DnsSource;
+use crate::discovery::{Discovery, DiscoveryConfig, Supply};
+use crate::drain::Drain;
+use crate::filter::trace::Sampler;
+use crate::identity::Identities;
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+
+/// What the control thread supplies.
+pub(crate) struct Control {
+    pub(crate) thread: thread::JoinHandle<()>,
+    pub(crate) discovery: Discovery,
+    pub(crate) identities: Identities,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) sampler: Arc<Sampler>,
+    pub(crate) admin: Admin,
+}
+
+/// Where the admin servers listen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admin {
+    pub(crate) metrics: SocketAddr,
+    pub(crate) ready: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Admin {
+    pub(crate) fn ports(self) -> [u16; 3] {
+        [self.metrics.port(), self.ready.port(), self.admin.port()]
+    }
+}
+
+/// Starts it.
+///
+/// # Errors
+/// A file that is needed at the start cannot be read, or an address cannot be bound.
+pub(crate) fn start(
+    config: &Arc<Config>,
+    drain: &Drain,
+    open: &Arc<AtomicUsize>,
+    ended: &CancellationToken,
+) -> anyhow::Result<Control> {
+    let discovery = DiscoveryConfig {
+        services_file: config.services_file.clone(),
+        namespace: config.workload.namespace.clone(),
+        dns: DnsSource::System,
+    };
+    let (discovery, supply) = Discovery::new(discovery).context("read the services file")?;
+    let identities = Identities::default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("make a runtime")?;
+    let admin = Admin {
+        metrics: config.metrics_listen,
+        ready: config.ready_listen,
+        admin: config.admin_listen,
+    };
+    let parts = Parts {
+        config: Arc::clone(config),
+        drain: drain.clone(),
+        open: Arc::clone(open),
+        ended: ended.clone(),
+        supply,
+    };
+    let thread = thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || runtime.block_on(run(parts)))
+        .context("spawn the control thread")?;
+    let telemetry = Telemetry::default();
+    Ok(Control {
+        thread,
+        discovery,
+        identities,
+        telemetry,
+        sampler: Arc::new(Sampler),
+        admin,
+    })
+}
+
+struct Parts {
+    config: Arc<Config>,
+    drain: Drain,
+    open: Arc<AtomicUsize>,
+    ended: CancellationToken,
+    supply: Supply,
+}
+
+async fn run(parts: Parts) {
+    let tasks = Tasks::default();
+    let stop = CancellationToken::new();
+    drop(tasks.spawn("discovery", parts.supply.run(stop.clone())));
+    parts.drain.started().await;
+    app::drained(
+        &parts.open,
+        parts.config.drain_quiet,
+        parts.config.drain_timeout,
+    )
+    .await;
+    parts.ended.cancel();
+    stop.cancel();
+    tasks.wait().await;
+}
+
+/// Worker threads: what the cgroup's CPU limit allows, rounded up; 1 where there is none (DESIGN decision 1).
+pub(crate) fn workers() -> usize {
+    1
+}

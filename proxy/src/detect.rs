@@ -1,0 +1,193 @@
+//! First bytes -> [`Protocol`]; no bytes in time -> opaque.
+//!
+//! Comes after `orig_dst`; what it read goes into a `Rewind`. It never waits longer than its limit, because a server
+//! that speaks first (SMTP, MySQL, SSH) would wait with us.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::rewind::Rewind;
+
+/// What a connection speaks, as far as its first bytes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// A TLS ClientHello (RFC 8446 section 5.1: handshake record, type 22).
+    Tls,
+    /// An HTTP/1 request line (RFC 9112 section 3).
+    Http1,
+    /// The HTTP/2 connection preface (RFC 9113 section 3.4).
+    Http2,
+    /// Anything else, and silence.
+    Opaque,
+}
+
+/// What can be said of a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sniff {
+    /// More bytes will not change the answer.
+    Done(Protocol),
+    /// The bytes are still the beginning of several protocols.
+    More,
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The longest method token we take for HTTP; the longest registered one (UPDATEREDIRECTREF) has 17 letters.
+const MAX_METHOD: usize = 24;
+
+/// Names the protocol that begins with `bytes`. The answer is the same for every way the bytes may be split.
+pub(crate) fn sniff(bytes: &[u8]) -> Sniff {
+    match bytes {
+        [] | [0x16] => Sniff::More,
+        [0x16, 0x03, ..] => Sniff::Done(Protocol::Tls),
+        _ if bytes.starts_with(PREFACE) => Sniff::Done(Protocol::Http2),
+        _ if PREFACE.starts_with(bytes) => Sniff::More,
+        _ => sniff_http1(bytes),
+    }
+}
+
+/// A method token, one space, and the first byte of a request target.
+fn sniff_http1(bytes: &[u8]) -> Sniff {
+    // RFC 9112 section 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
+    // empty line (CRLF) received prior to the request-line."
+    let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    if bytes.is_empty() || bytes == b"\r" {
+        return Sniff::More;
+    }
+    let method = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-')
+        .count();
+    if method == 0 || method > MAX_METHOD {
+        return Sniff::Done(Protocol::Opaque);
+    }
+    match bytes.get(method..) {
+        None | Some([] | [b' ']) => Sniff::More,
+        Some([b' ', target, ..]) if is_target_start(*target) => Sniff::Done(Protocol::Http1),
+        Some(_) => Sniff::Done(Protocol::Opaque),
+    }
+}
+
+/// RFC 9112 section 3.2: origin form, absolute form, authority form or asterisk form.
+fn is_target_start(byte: u8) -> bool {
+    byte == b'/' || byte == b'*' || byte == b'[' || byte.is_ascii_alphanumeric()
+}
+
+/// Reads until the protocol is known or `limit` has passed, and gives the stream back with nothing missing.
+///
+/// # Errors
+/// What the socket says; a peer that closes without a byte is [`Protocol::Opaque`], so that half-close reaches the app.
+pub(crate) async fn detect(mut io: TcpStream, limit: Duration) -> io::Result<(Protocol, Rewind)> {
+    let mut buffer = BytesMut::with_capacity(FIRST_READ);
+    let protocol = match timeout(limit, read_until_known(&mut io, &mut buffer)).await {
+        Ok(known) => known?,
+        // A partial request line is HTTP from a slow sender: the header time-out judges it, not an opaque tunnel.
+        Err(_elapsed) => settle(&buffer),
+    };
+    Ok((protocol, Rewind::new(buffer.freeze(), io)))
+}
+
+/// The likeliest reading of a prefix that came too slowly.
+fn settle(bytes: &[u8]) -> Protocol {
+    match sniff(bytes) {
+        Sniff::Done(protocol) => protocol,
+        Sniff::More if bytes.len() >= 4 && bytes.is_ascii() && PREFACE.starts_with(bytes) => {
+            Protocol::Http2
+        }
+        Sniff::More if bytes.first().is_some_and(u8::is_ascii_alphabetic) => Protocol::Http1,
+        Sniff::More => Protocol::Opaque,
+    }
+}
+
+async fn read_until_known(io: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<Protocol> {
+    loop {
+        if io.read_buf(buffer).await? == 0 {
+            return Ok(settle(buffer));
+        }
+        if let Sniff::Done(protocol) = sniff(buffer) {
+            return Ok(protocol);
+        }
+    }
+}
+
+/// Wraps a stream that needs no look.
+pub(crate) fn declared(io: TcpStream) -> Rewind {
+    Rewind::new(Bytes::new(), io)
+}
+
+const FIRST_READ: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: &[(&str, &[u8], Protocol)] = &[
+        (
+            "tls client hello",
+            b"\x16\x03\x01\x02\x00\x01",
+            Protocol::Tls,
+        ),
+        ("http2 preface", PREFACE, Protocol::Http2),
+        ("http1 request line", b"GET / HTTP/1.1\r\n", Protocol::Http1),
+        (
+            "http1 absolute form",
+            b"GET http://orders/ HTTP/1.1\r\n",
+            Protocol::Http1,
+        ),
+        (
+            "http1 connect",
+            b"CONNECT orders:80 HTTP/1.1\r\n",
+            Protocol::Http1,
+        ),
+        (
+            "http1 after an empty line",
+            b"\r\nGET / HTTP/1.1\r\n",
+            Protocol::Http1,
+        ),
+        ("unknown method", b"BREW /pot HTTP/1.1\r\n", Protocol::Http1),
+        (
+            "method that begins like the preface",
+            b"PROPFIND / HTTP/1.1\r\n",
+            Protocol::Http1,
+        ),
+        ("redis ping", b"*1\r\n$4\r\nPING\r\n", Protocol::Opaque),
+        ("redis inline", b"PING\r\n", Protocol::Opaque),
+        (
+            "postgres startup",
+            b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
+            Protocol::Opaque,
+        ),
+        ("smtp", b"EHLO\r\n", Protocol::Opaque),
+        ("not quite tls", b"\x16\x02\x01", Protocol::Opaque),
+        (
+            "a word without an end",
+            b"AAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            Protocol::Opaque,
+        ),
+    ];
+
+    #[test]
+    fn first_bytes_decide_the_protocol() {
+        for (name, bytes, want) in ROWS {
+            assert_eq!(sniff(bytes), Sniff::Done(*want), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_split_gives_the_same_answer() {
+        for (name, bytes, want) in ROWS {
+            for end in 0..bytes.len() {
+                let part = sniff(&bytes[..end]);
+                assert!(
+                    part == Sniff::More || part == Sniff::Done(*want),
+                    "{name}: {end} bytes gave {part:?}"
+                );
+            }
+        }
+    }
+}

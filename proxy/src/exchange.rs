@@ -1,0 +1,166 @@
+//! One request's story, from its head to the last byte of its answer; told to telemetry when it is dropped.
+//!
+//! A guard, so that no way out of the request path can forget to tell it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderMap, Request, Response, Version};
+use tokio::time::Instant;
+
+use crate::balance::{Outcome, Picked};
+use crate::cx::Cx;
+use crate::filter::trace;
+use crate::http::body::Body;
+use crate::http::grpc;
+use crate::reject::{Caller, Reject};
+use crate::telemetry::WorkerTelemetry;
+use crate::telemetry::record::{DestinationFacts, End, RequestRecord};
+
+/// The record of one request while it runs.
+pub(crate) struct Exchange {
+    record: RequestRecord,
+    telemetry: Rc<WorkerTelemetry>,
+    request_bytes: Rc<Cell<u64>>,
+    /// Counts as pending on its endpoint until the answer is complete.
+    picked: Option<Picked>,
+}
+
+impl Exchange {
+    /// Begins the record, and continues or begins the trace in the request's headers.
+    pub(crate) fn begin(cx: &Cx, request: &mut Request<Body>) -> Box<Self> {
+        let request_bytes = Rc::new(Cell::new(0));
+        request.body_mut().count_into(Rc::clone(&request_bytes));
+        let trace = trace::continue_or_begin(request.headers_mut(), &cx.worker.sampler);
+        let headers = request.headers();
+        let record = RequestRecord {
+            connection: Rc::clone(&cx.facts),
+            destination: None,
+            trace,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            host: headers.get(HOST).cloned(),
+            user_agent: headers.get(USER_AGENT).cloned(),
+            version: request.version(),
+            grpc: request.version() == Version::HTTP_2 && grpc::is_grpc(headers),
+            start: Instant::now(),
+            started: SystemTime::now(),
+            status: None,
+            grpc_status: None,
+            reject: None,
+            attempts: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            first_byte: None,
+            upgraded: false,
+            end: End::DownstreamGone,
+        };
+        Box::new(Self {
+            record,
+            telemetry: Rc::clone(&cx.worker.telemetry),
+            request_bytes,
+            picked: None,
+        })
+    }
+
+    /// Where it goes.
+    pub(crate) fn to(&mut self, destination: DestinationFacts) {
+        self.record.destination = Some(destination);
+    }
+
+    /// Which endpoint's answer it is.
+    pub(crate) fn picked(&mut self, picked: Option<Picked>) {
+        self.picked = picked;
+    }
+
+    /// How many attempts were made.
+    pub(crate) fn attempts(&mut self) -> &mut u32 {
+        &mut self.record.attempts
+    }
+
+    /// Turns the outcome into the answer, which takes the exchange along.
+    pub(crate) fn answer(
+        mut self: Box<Self>,
+        outcome: Result<Response<Body>, Reject>,
+    ) -> Response<Body> {
+        let mut response = match outcome {
+            Ok(response) => response,
+            Err(reject) => {
+                self.record.reject = Some(reject.label());
+                self.record.end = End::Rejected;
+                reject.response(if self.record.grpc {
+                    Caller::Grpc
+                } else {
+                    Caller::Http
+                })
+            }
+        };
+        self.record.status = Some(response.status());
+        self.record.first_byte = Some(self.record.start.elapsed());
+        if self.record.grpc {
+            self.record.grpc_status = grpc::status(response.headers());
+        }
+        response.body_mut().end_with(self);
+        response
+    }
+
+    /// Counts bytes of the answer.
+    pub(crate) fn answered_bytes(&mut self, count: usize) {
+        self.record.response_bytes += count as u64;
+    }
+
+    /// Reads the trailers of the answer.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.record.grpc {
+            self.record.grpc_status = grpc::status(trailers);
+        }
+        self.completed();
+    }
+
+    /// The answer's body was read to its end.
+    pub(crate) fn completed(&mut self) {
+        if self.record.end == End::DownstreamGone {
+            self.record.end = End::Complete;
+        }
+    }
+
+    /// The answer's body broke off.
+    pub(crate) fn failed(&mut self) {
+        self.record.end = End::UpstreamFailed;
+    }
+
+    /// The answer became a tunnel, which has ended.
+    pub(crate) fn tunnelled(&mut self, sent: u64, received: u64) {
+        self.request_bytes.set(sent);
+        self.record.response_bytes = received;
+        self.record.upgraded = true;
+        self.record.end = End::Complete;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.record.request_bytes = self.request_bytes.get();
+        if let Some(picked) = self.picked.take() {
+            let took = self
+                .record
+                .first_byte
+                .unwrap_or_else(|| self.record.start.elapsed());
+            let failed = self
+                .record
+                .status
+                .is_none_or(|status| status.is_server_error());
+            picked.finish(
+                took,
+                if failed {
+                    Outcome::Failed
+                } else {
+                    Outcome::Answered
+                },
+            );
+        }
+        self.telemetry.finish(&self.record);
+    }
+}

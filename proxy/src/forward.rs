@@ -1,0 +1,164 @@
+//! What both paths do once they know whom to send to: one attempt over a pooled connection, or opaque bytes over one of
+//! their own.
+
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, UPGRADE};
+use http::{Response, StatusCode, Version};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::connect::ConnectError;
+use crate::cx::{Cx, Worker};
+use crate::http::body::Body;
+use crate::http::failure::{Failure, Processed, SendError};
+use crate::http::h1::server::ServeError;
+use crate::http::headers::remove_hop_by_hop;
+use crate::http::interim::Interim;
+use crate::http::upgrade;
+use crate::io::Io;
+use crate::pool::{Lane, Open};
+use crate::reject::Reject;
+use crate::retry::{Attempt, Failed};
+use crate::tcp;
+use crate::telemetry::record::{DestinationFacts, Direction, TcpRecord};
+
+/// What became of an attempt.
+pub(crate) enum Sent {
+    Answer(Response<Body>),
+    /// There was no connection to send it on.
+    NotConnected(ConnectError),
+    Failed(Failed),
+}
+
+/// Sends one attempt in the protocol it came in.
+pub(crate) async fn send(
+    lane: &Rc<Lane>,
+    attempt: Attempt<'_>,
+    interim: &Interim,
+    worker: &Worker,
+) -> Sent {
+    let (head, body, fresh) = (attempt.head, attempt.body, attempt.fresh);
+    let answer = if head.version == Version::HTTP_2 {
+        match lane.http2().await {
+            Ok(client) => client.send(head, body, interim, &worker.tasks).await,
+            Err(error) => return Sent::NotConnected(error),
+        }
+    } else {
+        match lane.http1(fresh).await {
+            Ok(client) => {
+                client
+                    .send(head, body, interim, worker.settings.limits, &worker.tasks)
+                    .await
+            }
+            Err(error) => return Sent::NotConnected(error),
+        }
+    };
+    match answer {
+        Ok(response) => Sent::Answer(response),
+        Err(failure) => {
+            debug!(error = %failure.error, processed = ?failure.processed, "attempt failed");
+            if let SendError::Malformed(malformed) = failure.error {
+                worker.telemetry.metrics().malformed(malformed.label());
+            }
+            Sent::Failed(failed(&failure))
+        }
+    }
+}
+
+fn failed(failure: &Failure) -> Failed {
+    let reject = match &failure.error {
+        SendError::Io(_) | SendError::Stream(_) => Reject::UpstreamReset,
+        SendError::Closed => Reject::UpstreamClosed,
+        SendError::Malformed(_) => Reject::UpstreamMalformed,
+        SendError::Request(_) => Reject::RequestBody,
+    };
+    let Failure {
+        processed, reused, ..
+    } = *failure;
+    Failed {
+        reject,
+        processed,
+        reused,
+        endpoint: None,
+    }
+}
+
+/// Removes what belongs to the connection the answer came on; an upgrade that was asked for stays.
+pub(crate) fn clean_answer(response: &mut Response<Body>, switches: bool) {
+    let switched = switches && response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = response
+        .headers()
+        .get(UPGRADE)
+        .cloned()
+        .filter(|_| switched);
+    let headers = response.headers_mut();
+    if headers.contains_key(CONNECTION) || response.version() != Version::HTTP_2 {
+        remove_hop_by_hop(response.headers_mut());
+    }
+    if let Some(protocol) = protocol {
+        upgrade::put(response.headers_mut(), protocol);
+    }
+}
+
+/// Forwards opaque bytes over a connection of their own, and records it.
+pub(crate) async fn tcp(
+    cx: &Cx,
+    io: Io,
+    destination: DestinationFacts,
+    upstream: impl Future<Output = Result<(Io, Open), ConnectError>>,
+) {
+    let mut record = TcpRecord {
+        connection: Rc::clone(&cx.facts),
+        destination: Some(destination),
+        trace: cx.worker.sampler.begin(),
+        start: Instant::now(),
+        started: SystemTime::now(),
+        sent: 0,
+        received: 0,
+        error: None,
+    };
+    match upstream.await {
+        Ok((upstream, _open)) => {
+            let ends = (
+                tcp::End::new(io, BytesMut::new()),
+                tcp::End::new(upstream, BytesMut::new()),
+            );
+            let copied = tcp::forward(ends.0, ends.1, cx.worker.settings.limits.idle_timeout).await;
+            (record.sent, record.received) = (copied.sent, copied.received);
+            record.error = copied.error.map(|error| {
+                if error.kind() == std::io::ErrorKind::TimedOut {
+                    "idle"
+                } else {
+                    "reset"
+                }
+            });
+        }
+        Err(error) => {
+            debug!(%error, "opaque connection has nowhere to go");
+            record.error = Some(error.reject().label());
+            reset(&io);
+        }
+    }
+    cx.worker.telemetry.finish_tcp(&record);
+}
+
+/// Closes with RST: whoever speaks opaque bytes must not take a failure for an orderly end.
+fn reset(io: &Io) {
+    let linger = socket2::SockRef::from(io.socket()).set_linger(Some(std::time::Duration::ZERO));
+    if let Err(error) = linger {
+        debug!(%error, "connection cannot be reset");
+    }
+}
+
+/// Tells how an HTTP/1 connection ended, where it did not end between two messages.
+pub(crate) fn log_end(direction: Direction, cx: &Cx, error: Option<ServeError>) {
+    if let Some(error) = error {
+        debug!(?direction, client = %cx.facts.client, %error, "HTTP/1 connection ended early");
+    }
+}
+
+/// Nothing of a request that could not be sent has been processed.
+pub(crate) const UNSENT: Processed = Processed::No;

@@ -1,0 +1,201 @@
+//! The one body type of the data path.
+//!
+//! It hides whether bytes come from HTTP/1, HTTP/2, memory or the replay buffer, tells whoever made it how many passed
+//! (`Watch`), and never collects them.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::h1;
+use super::h2;
+use super::malformed::Malformed;
+use super::upgrade::Upgraded;
+use crate::exchange::Exchange;
+use crate::retry::replay::Replay;
+
+/// A piece of a body.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("connection failed inside the body")]
+    Io(#[source] std::io::Error),
+    #[error("connection ended inside the body")]
+    Cut,
+    #[error("malformed body")]
+    Malformed(#[source] Malformed),
+    #[error("stream failed inside the body")]
+    Stream(#[source] ::h2::Error),
+    #[error("body could not be kept for another attempt")]
+    NotKept,
+}
+
+/// Where the bytes come from.
+pub(crate) enum Source {
+    Empty,
+    Full(Bytes),
+    Http1(h1::body::Incoming),
+    Http2(h2::body::Incoming),
+    Replay(Replay),
+    /// No content: the connection speaks another protocol from here on.
+    Upgraded(Box<Upgraded>),
+}
+
+/// A request's or an answer's content.
+pub(crate) struct Body {
+    source: Source,
+    watch: Watch,
+}
+
+/// Who is told what passes.
+#[derive(Default)]
+enum Watch {
+    #[default]
+    Nobody,
+    /// Counts the bytes of a request.
+    Count(Rc<Cell<u64>>),
+    /// Counts the bytes of an answer, and ends the exchange with it.
+    Exchange(Box<Exchange>),
+}
+
+impl Body {
+    /// A body without bytes.
+    pub(crate) fn empty() -> Self {
+        Source::Empty.into()
+    }
+
+    /// Adds the bytes of this request body to `count`.
+    pub(crate) fn count_into(&mut self, count: Rc<Cell<u64>>) {
+        if !matches!(self.source, Source::Empty) {
+            self.watch = Watch::Count(count);
+        }
+    }
+
+    /// Ends `exchange` when this answer's body ends, however it does.
+    pub(crate) fn end_with(&mut self, exchange: Box<Exchange>) {
+        self.watch = Watch::Exchange(exchange);
+    }
+
+    /// Takes the tunnel that this answer opens, with the exchange that ends with it.
+    pub(crate) fn take_upgraded(&mut self) -> Option<Box<Upgraded>> {
+        if !matches!(self.source, Source::Upgraded(_)) {
+            return None;
+        }
+        let Source::Upgraded(mut upgraded) = std::mem::replace(&mut self.source, Source::Empty)
+        else {
+            return None;
+        };
+        if let Watch::Exchange(exchange) = std::mem::take(&mut self.watch) {
+            upgraded.exchange = Some(exchange);
+        }
+        Some(upgraded)
+    }
+
+    /// Whether it is held in memory: an answer of the proxy itself, or none.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.source, Source::Empty | Source::Full(_))
+    }
+
+    /// The bytes still to come, where that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match &self.source {
+            Source::Empty | Source::Upgraded(_) => Some(0),
+            Source::Full(bytes) => Some(bytes.len() as u64),
+            Source::Http1(body) => body.length(),
+            Source::Http2(body) => body.length(),
+            Source::Replay(body) => body.length(),
+        }
+    }
+
+    /// Whether nothing follows, not even trailers.
+    pub(crate) fn is_end(&self) -> bool {
+        self.length() == Some(0)
+    }
+
+    /// The next piece; `None` after the last.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        let frame = ready!(self.source.poll_frame(cx));
+        self.watch.see(frame.as_ref());
+        Poll::Ready(frame)
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        match self {
+            Self::Empty | Self::Upgraded(_) => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then_some(Ok(Frame::Data(bytes))))
+            }
+            Self::Http1(body) => body.poll_frame(cx),
+            Self::Http2(body) => body.poll_frame(cx),
+            Self::Replay(body) => body.poll_frame(cx),
+        }
+    }
+}
+
+impl Watch {
+    fn see(&mut self, frame: Option<&Result<Frame, BodyError>>) {
+        match (self, frame) {
+            (Self::Nobody, _) | (Self::Count(_), None | Some(Err(_) | Ok(Frame::Trailers(_)))) => {}
+            (Self::Count(count), Some(Ok(Frame::Data(data)))) => {
+                count.set(count.get() + data.len() as u64)
+            }
+            (Self::Exchange(exchange), Some(Ok(Frame::Data(data)))) => {
+                exchange.answered_bytes(data.len())
+            }
+            (Self::Exchange(exchange), Some(Ok(Frame::Trailers(trailers)))) => {
+                exchange.trailers(trailers)
+            }
+            (Self::Exchange(exchange), Some(Err(_))) => exchange.failed(),
+            (Self::Exchange(exchange), None) => exchange.completed(),
+        }
+    }
+}
+
+impl From<Source> for Body {
+    fn from(source: Source) -> Self {
+        Self {
+            source,
+            watch: Watch::Nobody,
+        }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Source::Full(bytes).into()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.source {
+            Source::Empty => "empty",
+            Source::Full(_) => "full",
+            Source::Http1(_) => "http1",
+            Source::Http2(_) => "http2",
+            Source::Replay(_) => "replay",
+            Source::Upgraded(_) => "upgraded",
+        };
+        f.debug_struct("Body")
+            .field("source", &kind)
+            .field("length", &self.length())
+            .finish()
+    }
+}

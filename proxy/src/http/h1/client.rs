@@ -1,0 +1,324 @@
+//! Sends one request over an HTTP/1 connection and reads the head of its answer.
+//!
+//! Body and answer travel at the same time; when the answer comes first, the rest of the body goes on in a task that ends
+//! with the answer. What a dead connection says about the request is worked out here, because only here is it known which
+//! bytes left and which came.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use http::header::{EXPECT, UPGRADE};
+use http::{Method, Response, StatusCode, request};
+use tokio::time::{Duration, Sleep, sleep};
+
+use super::body::{Home, Incoming};
+use super::conn::{Conn, MAX_OUTPUT, Shared};
+use super::decode::{Decoder, Framing};
+use super::encode::{self, Coding};
+use super::parse::{self, ResponseHead};
+use crate::http::Limits;
+use crate::http::body::{Body, Frame, Source};
+use crate::http::failure::{Failure, Processed, SendError};
+use crate::http::interim::Interim;
+use crate::http::malformed::Malformed;
+use crate::http::upgrade::Upgraded;
+use crate::tasks::{AbortOnDrop, Tasks};
+
+/// One connection, ready for one request.
+pub(crate) struct Client {
+    pub(crate) conn: Shared,
+    /// Whether it has carried a request before.
+    pub(crate) reused: bool,
+    /// Who takes it back.
+    pub(crate) home: Option<Rc<dyn Home>>,
+}
+
+impl Client {
+    /// Sends a request and waits for the head of the final answer.
+    ///
+    /// # Errors
+    /// No answer came; the connection is not used again.
+    pub(crate) async fn send(
+        self,
+        head: &request::Parts,
+        body: Body,
+        interim: &Interim,
+        limits: Limits,
+        tasks: &Tasks,
+    ) -> Result<Response<Body>, Failure> {
+        let mut call = Call::new(&self, head, body, interim, limits);
+        let answer = poll_fn(|cx| call.poll(cx)).await;
+        let upload = call.upload;
+        match answer {
+            Ok(answer) => Ok(self.answer(answer, upload, tasks)),
+            Err(failure) => Err(Failure {
+                reused: self.reused,
+                ..failure
+            }),
+        }
+    }
+
+    fn answer(self, answer: ResponseHead, upload: Upload, tasks: &Tasks) -> Response<Body> {
+        let ResponseHead {
+            response,
+            framing,
+            keep_alive,
+        } = answer;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS
+            || (upload.connect && response.status().is_success());
+        if switched {
+            drop(upload);
+            let Ok(conn) = Rc::try_unwrap(self.conn) else {
+                return response.map(|()| Body::empty());
+            };
+            let upgraded = Upgraded::new(conn.into_inner());
+            return response.map(|()| Source::Upgraded(Box::new(upgraded)).into());
+        }
+        let home = self.home.filter(|_| keep_alive);
+        let rest = (!upload.done).then(|| AbortOnDrop::new(tasks.spawn_local(upload.finish())));
+        if framing == Framing::None || framing == Framing::Length(0) {
+            if let (Some(home), None) = (home, &rest) {
+                home.take_back(self.conn);
+            }
+            return response.map(|()| Body::empty());
+        }
+        response.map(|()| Source::Http1(Incoming::of_answer(self.conn, home, rest)).into())
+    }
+}
+
+/// One request being sent and answered.
+struct Call<'a> {
+    conn: Shared,
+    method: &'a Method,
+    interim: &'a Interim,
+    limits: Limits,
+    upload: Upload,
+    /// The request asked for another protocol.
+    switches: bool,
+    write_error: Option<io::Error>,
+    answered: bool,
+}
+
+impl<'a> Call<'a> {
+    fn new(
+        client: &Client,
+        head: &'a request::Parts,
+        body: Body,
+        interim: &'a Interim,
+        limits: Limits,
+    ) -> Self {
+        let conn = Rc::clone(&client.conn);
+        let coding = encode::request(&mut conn.borrow_mut().output, head, &body);
+        conn.borrow_mut().sent_all = false;
+        let hold = (head.headers.contains_key(EXPECT) && coding != Coding::None)
+            .then(|| Box::pin(sleep(CONTINUE_TIMEOUT)));
+        let connect = head.method == Method::CONNECT;
+        let ended = coding == Coding::None && body.is_end();
+        let upload = Upload {
+            conn: Rc::clone(&conn),
+            body,
+            coding,
+            ended,
+            done: false,
+            hold,
+            connect,
+        };
+        let switches = connect || head.headers.contains_key(UPGRADE);
+        Self {
+            conn,
+            method: &head.method,
+            interim,
+            limits,
+            upload,
+            switches,
+            write_error: None,
+            answered: false,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Failure>> {
+        if !self.upload.done && self.write_error.is_none() {
+            match self.upload.poll(cx) {
+                Poll::Ready(Err(SendError::Io(error))) => self.write_error = Some(error),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::maybe(error))),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        // Also after a failed write: a server may answer and close without reading the whole request.
+        self.poll_head(cx)
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Failure>> {
+        loop {
+            match self.take_head() {
+                Err(malformed) => {
+                    return Poll::Ready(Err(Failure::maybe(SendError::Malformed(malformed))));
+                }
+                Ok(Some(head)) if self.is_final(head.response.status()) => {
+                    return Poll::Ready(Ok(head));
+                }
+                Ok(Some(head)) => {
+                    self.upload.hold = None;
+                    cx.waker().wake_by_ref();
+                    self.interim
+                        .forward(head.response.status(), head.response.into_parts().0.headers);
+                    continue;
+                }
+                Ok(None) => {}
+            }
+            let mut conn = self.conn.borrow_mut();
+            let read = if conn.eof {
+                Ok(0)
+            } else {
+                ready!(conn.poll_fill(cx))
+            };
+            match read {
+                Ok(0) => {
+                    let failure = closed(&conn, self.write_error.take(), self.answered);
+                    return Poll::Ready(Err(failure));
+                }
+                Ok(_) => self.answered = true,
+                Err(error) => {
+                    let failure = broken(
+                        &conn,
+                        self.write_error.take().unwrap_or(error),
+                        self.answered,
+                    );
+                    return Poll::Ready(Err(failure));
+                }
+            }
+        }
+    }
+
+    fn is_final(&self, status: StatusCode) -> bool {
+        !status.is_informational() || (status == StatusCode::SWITCHING_PROTOCOLS && self.switches)
+    }
+
+    fn take_head(&mut self) -> Result<Option<ResponseHead>, Malformed> {
+        let conn = &mut *self.conn.borrow_mut();
+        let end = parse::head_end(&conn.input, &mut conn.scanned)?;
+        if end.unwrap_or(conn.input.len()) > self.limits.header_bytes {
+            return Err(Malformed::HeaderTooLarge);
+        }
+        let Some(end) = end else { return Ok(None) };
+        conn.scanned = 0;
+        let head = parse::response(&mut conn.input, end, self.method, &self.limits)?;
+        conn.decoder = Decoder::new(head.framing, self.limits);
+        Ok(Some(head))
+    }
+}
+
+/// The connection ended in an orderly way before the answer.
+///
+/// Three cases can be told apart, and only the last is a riddle:
+/// TLS said `close_notify`: a mesh proxy answers whatever it has taken, so it took nothing. The socket's error is EPIPE:
+/// the app had closed before our bytes came (CLOSE_WAIT, then RST), so it never read them. No error: it read and left.
+fn closed(conn: &Conn, write_error: Option<io::Error>, answered: bool) -> Failure {
+    if let Some(error) = write_error {
+        return broken(conn, error, answered);
+    }
+    let unread = conn.io().secure() || took_nothing(conn);
+    let processed = if unread && !answered {
+        Processed::No
+    } else {
+        Processed::Maybe
+    };
+    Failure {
+        processed,
+        reused: false,
+        error: SendError::Closed,
+    }
+}
+
+fn broken(conn: &Conn, error: io::Error, answered: bool) -> Failure {
+    let unread = error.kind() == io::ErrorKind::BrokenPipe || took_nothing(conn);
+    let processed = if unread && !answered {
+        Processed::No
+    } else {
+        Processed::Maybe
+    };
+    Failure {
+        processed,
+        reused: false,
+        error: SendError::Io(error),
+    }
+}
+
+/// Asks the kernel who closed first. Linux: `tcp_reset` sets EPIPE in CLOSE_WAIT and ECONNRESET otherwise.
+fn took_nothing(conn: &Conn) -> bool {
+    let error = conn.io().socket().take_error().ok().flatten();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The request on its way out.
+struct Upload {
+    conn: Shared,
+    body: Body,
+    coding: Coding,
+    /// The last byte has been encoded.
+    ended: bool,
+    /// The last byte has been written.
+    done: bool,
+    /// Waits for `100 Continue` until then (RFC 9110 section 10.1.1: "SHOULD NOT wait for an indefinite period").
+    hold: Option<Pin<Box<Sleep>>>,
+    connect: bool,
+}
+
+impl Upload {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if let Some(hold) = &mut self.hold {
+            if hold.as_mut().poll(cx).is_pending() {
+                ready!(self.conn.borrow_mut().poll_flush(cx)).map_err(SendError::Io)?;
+                return Poll::Pending;
+            }
+            self.hold = None;
+        }
+        loop {
+            let waiting = self.fill(cx)?;
+            ready!(self.conn.borrow_mut().poll_flush(cx)).map_err(SendError::Io)?;
+            if self.ended {
+                self.done = true;
+                self.conn.borrow_mut().sent_all = true;
+                return Poll::Ready(Ok(()));
+            }
+            if waiting {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, SendError> {
+        while !self.ended && self.conn.borrow().output.len() < MAX_OUTPUT {
+            let Poll::Ready(frame) = self.body.poll_frame(cx) else {
+                return Ok(true);
+            };
+            let out = &mut self.conn.borrow_mut().output;
+            match frame {
+                Some(Ok(frame)) => {
+                    self.ended =
+                        matches!(frame, Frame::Trailers(_)) && self.coding == Coding::Chunked;
+                    encode::frame(out, frame, self.coding);
+                }
+                Some(Err(error)) => return Err(SendError::Request(error)),
+                None => {
+                    self.ended = true;
+                    encode::end(out, self.coding);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends what is left while the answer is already on its way back.
+    async fn finish(mut self) {
+        self.hold = None;
+        // The answer decides what becomes of the exchange; a request that cannot be finished only ends the connection.
+        let _outcome = poll_fn(|cx| self.poll(cx)).await;
+    }
+}
+
+/// Envoy and curl wait this long for `100 Continue` too.
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,432 @@
+//! Serves requests from one HTTP/1 connection, one after the other.
+//!
+//! One task: head in, service, answer out; the request's body is read by whoever forwards it, through the shared
+//! connection. Refuses what `parse` refuses with an answer and a close.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf;
+use http::{Method, Request, Response, Version};
+use tokio::time::{Duration, Instant, Sleep, sleep_until};
+
+use super::body::Incoming;
+use super::conn::{Conn, MAX_OUTPUT, Shared};
+use super::decode::Decoder;
+use super::encode::{self, After, Asked, Coding};
+use super::parse::{self, RequestHead};
+use crate::drain::Lifetime;
+use crate::http::Limits;
+use crate::http::body::{Body, BodyError, Source};
+use crate::http::interim::Interim;
+use crate::http::malformed::Malformed;
+use crate::http::upgrade;
+use crate::reject::Reject;
+
+/// Why a connection was given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error("connection failed")]
+    Io(#[from] std::io::Error),
+    #[error("request refused: {0}")]
+    Malformed(Malformed),
+    #[error("no whole request header in time")]
+    HeaderTimeout,
+    #[error("connection ended inside a request header")]
+    CutHeader,
+    #[error("no progress in time")]
+    Idle,
+    #[error("answer failed half-way")]
+    Answer(#[source] BodyError),
+}
+
+/// What to do with the connection's requests.
+pub(crate) trait Service {
+    /// Answers one request; failures are answers too.
+    async fn call(&self, request: Request<Body>, interim: Interim) -> Response<Body>;
+    /// The answer to a request that could not be read.
+    fn refuse(&self, malformed: Malformed) -> Response<Body>;
+}
+
+/// Serves until either side ends; runs the tunnel if a request turns into one.
+///
+/// # Errors
+/// Why the connection ended other than between two messages; it has been closed.
+pub(crate) async fn serve(
+    conn: Conn,
+    limits: Limits,
+    lifetime: &Lifetime,
+    service: &impl Service,
+) -> Result<(), ServeError> {
+    let mut server = Server {
+        conn: Shared::new(conn.into()),
+        limits,
+        lifetime,
+        timer: Box::pin(sleep_until(Instant::now() + limits.idle_timeout)),
+    };
+    loop {
+        let head = match server.head().await {
+            Ok(Some(head)) => head,
+            Ok(None) => return server.close().await,
+            Err(error) => return server.refuse(error, service).await,
+        };
+        match server.exchange(head, service).await? {
+            Next::Message => server.conn.borrow_mut().release_input(),
+            Next::Close => return server.close().await,
+            Next::Tunnel(upgraded) => {
+                let conn = Rc::try_unwrap(server.conn)
+                    .map_err(|_shared| ServeError::CutHeader)?
+                    .into_inner();
+                upgrade::run(conn, *upgraded, limits.idle_timeout).await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+enum Next {
+    Message,
+    Close,
+    Tunnel(Box<upgrade::Upgraded>),
+}
+
+struct Server<'a> {
+    conn: Shared,
+    limits: Limits,
+    lifetime: &'a Lifetime,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Server<'_> {
+    /// Reads the next head; `None` when the connection has ended, or should.
+    async fn head(&mut self) -> Result<Option<RequestHead>, ServeError> {
+        let Self {
+            conn,
+            limits,
+            lifetime,
+            timer,
+        } = self;
+        let mut over = pin!(lifetime.over());
+        let mut began = !conn.borrow().input.is_empty();
+        timer.as_mut().reset(
+            Instant::now()
+                + if began {
+                    limits.header_timeout
+                } else {
+                    limits.idle_timeout
+                },
+        );
+        poll_fn(|cx| {
+            let conn = &mut *conn.borrow_mut();
+            loop {
+                if let Some(head) = take_head(conn, limits)? {
+                    return Poll::Ready(Ok(Some(head)));
+                }
+                match (conn.eof, conn.input.is_empty()) {
+                    (true, true) => return Poll::Ready(Ok(None)),
+                    (true, false) => return Poll::Ready(Err(ServeError::CutHeader)),
+                    (false, _) => {}
+                }
+                match conn.poll_fill(cx)? {
+                    Poll::Ready(_) if !began => {
+                        began = true;
+                        timer.as_mut().reset(Instant::now() + limits.header_timeout);
+                    }
+                    Poll::Ready(_) => {}
+                    Poll::Pending if timer.as_mut().poll(cx).is_ready() => {
+                        return Poll::Ready(if began {
+                            Err(ServeError::HeaderTimeout)
+                        } else {
+                            Ok(None)
+                        });
+                    }
+                    Poll::Pending if !began && over.as_mut().poll(cx).is_ready() => {
+                        return Poll::Ready(Ok(None));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Answers one request.
+    async fn exchange(
+        &mut self,
+        head: RequestHead,
+        service: &impl Service,
+    ) -> Result<Next, ServeError> {
+        let RequestHead {
+            request,
+            framing,
+            keep_alive,
+            expects_continue,
+        } = head;
+        let (method, version) = (request.method().clone(), request.version());
+        let body = self.begin(framing, expects_continue);
+        let request = request.map(|()| body);
+        let response = self
+            .wait(service.call(request, Interim::Http1(Rc::clone(&self.conn))))
+            .await?;
+        let finished = self.conn.borrow().decoder.is_done();
+        let after = if keep_alive
+            && finished_or_streaming(finished, response.body())
+            && !self.lifetime.is_over()
+        {
+            After::KeepAlive
+        } else {
+            After::Close
+        };
+        let (head, mut body) = response.into_parts();
+        if let Some(upgraded) = body.take_upgraded() {
+            return self.switch(&head, upgraded, &method).await;
+        }
+        let asked = Asked {
+            method: &method,
+            version,
+            after,
+        };
+        let after = self.answer(&head, &mut body, asked).await?;
+        let finished = self.conn.borrow().decoder.is_done();
+        Ok(if after == After::KeepAlive && finished {
+            Next::Message
+        } else {
+            Next::Close
+        })
+    }
+
+    fn begin(&mut self, framing: super::decode::Framing, expects_continue: bool) -> Body {
+        let mut conn = self.conn.borrow_mut();
+        conn.decoder = Decoder::new(framing, self.limits);
+        conn.owes_continue = expects_continue;
+        if conn.decoder.is_done() {
+            return Body::empty();
+        }
+        Source::Http1(Incoming::of_request(Rc::clone(&self.conn))).into()
+    }
+
+    /// Waits for the service, sends what it says meanwhile, and notices when nobody waits for the answer any more.
+    async fn wait(
+        &self,
+        answer: impl Future<Output = Response<Body>>,
+    ) -> Result<Response<Body>, ServeError> {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Ok(response));
+            }
+            let conn = &mut *self.conn.borrow_mut();
+            if conn.output.has_remaining() {
+                let _pending = conn.poll_flush(cx)?;
+            }
+            if conn.decoder.is_done() {
+                let _pending = conn.poll_gone(cx)?;
+                // A mesh peer never half-closes a request; an app's client may.
+                if conn.eof && conn.io().secure() {
+                    return Poll::Ready(Err(ServeError::CutHeader));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes the answer, as fast as the reader reads and no faster.
+    async fn answer(
+        &mut self,
+        head: &http::response::Parts,
+        body: &mut Body,
+        asked: Asked<'_>,
+    ) -> Result<After, ServeError> {
+        let (coding, after) =
+            encode::response(&mut self.conn.borrow_mut().output, head, body, asked);
+        let mut writer = Writer {
+            coding,
+            ended: coding == Coding::None && body.is_end(),
+        };
+        let limit = self.limits.idle_timeout;
+        self.timer.as_mut().reset(Instant::now() + limit);
+        poll_fn(|cx| self.poll_answer(cx, &mut writer, body, limit)).await?;
+        Ok(after)
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut Writer,
+        body: &mut Body,
+        limit: Duration,
+    ) -> Poll<Result<(), ServeError>> {
+        loop {
+            let waiting = writer
+                .poll_fill(cx, &self.conn, body)
+                .map_err(ServeError::Answer)?;
+            let conn = &mut *self.conn.borrow_mut();
+            let before = conn.output.len();
+            let flushed = conn.poll_flush(cx)?;
+            if before != conn.output.len() {
+                self.timer.as_mut().reset(Instant::now() + limit);
+            }
+            if flushed.is_ready() && writer.ended {
+                return Poll::Ready(Ok(()));
+            }
+            if flushed.is_pending() || waiting {
+                if conn.decoder.is_done() {
+                    let _pending = conn.poll_gone(cx)?;
+                    if conn.eof && conn.io().secure() {
+                        return Poll::Ready(Err(ServeError::CutHeader));
+                    }
+                }
+                ready!(self.timer.as_mut().poll(cx));
+                return Poll::Ready(Err(ServeError::Idle));
+            }
+        }
+    }
+
+    /// Writes the head that ends HTTP on this connection (RFC 9110 sections 7.8 and 9.3.6).
+    async fn switch(
+        &mut self,
+        head: &http::response::Parts,
+        upgraded: Box<upgrade::Upgraded>,
+        method: &Method,
+    ) -> Result<Next, ServeError> {
+        // What came before the answer was sent to HTTP, not to the new protocol; a reader that took it for the latter
+        // could be made to see a request that nobody judged.
+        let early = poll_fn(|cx| {
+            let conn = &mut *self.conn.borrow_mut();
+            let _now = conn.poll_gone(cx)?;
+            Poll::Ready(Ok::<_, std::io::Error>(conn.input.has_remaining()))
+        })
+        .await?;
+        if early && *method != Method::CONNECT {
+            return Err(ServeError::Malformed(Malformed::BytesBeforeUpgrade));
+        }
+        {
+            let out = &mut self.conn.borrow_mut().output;
+            let asked = Asked {
+                method,
+                version: Version::HTTP_11,
+                after: After::KeepAlive,
+            };
+            upgrade::put_head(out, head, asked);
+        }
+        poll_fn(|cx| self.conn.borrow_mut().poll_flush(cx)).await?;
+        Ok(Next::Tunnel(upgraded))
+    }
+
+    /// Tells the sender what was wrong, where it may still listen, and closes.
+    async fn refuse(
+        &mut self,
+        error: ServeError,
+        service: &impl Service,
+    ) -> Result<(), ServeError> {
+        let response = match &error {
+            ServeError::Malformed(malformed) => service.refuse(*malformed),
+            ServeError::HeaderTimeout => {
+                Reject::HeaderTimeout.response(crate::reject::Caller::Http)
+            }
+            ServeError::Io(_)
+            | ServeError::CutHeader
+            | ServeError::Idle
+            | ServeError::Answer(_) => return Err(error),
+        };
+        let (head, mut body) = response.into_parts();
+        let asked = Asked {
+            method: &Method::GET,
+            version: Version::HTTP_11,
+            after: After::Close,
+        };
+        self.answer(&head, &mut body, asked).await?;
+        self.close().await?;
+        Err(error)
+    }
+
+    /// Ends the connection so that the last answer arrives: first our end, then what the other side still sends is read
+    /// and dropped for a while (RFC 9112 section 9.6, "lingering" close).
+    async fn close(&mut self) -> Result<(), ServeError> {
+        let linger = poll_fn(|cx| {
+            let conn = &mut *self.conn.borrow_mut();
+            ready!(conn.poll_shutdown(cx))?;
+            let mut dropped = 0;
+            while !conn.eof && dropped < LINGER_BYTES {
+                conn.input.clear();
+                dropped += ready!(conn.poll_fill(cx))?;
+            }
+            Poll::Ready(Ok::<_, std::io::Error>(()))
+        });
+        // Whether the other side has heard it is no longer our business.
+        let _ended = tokio::time::timeout(LINGER, linger).await;
+        Ok(())
+    }
+}
+
+/// The state of an answer being written.
+struct Writer {
+    coding: Coding,
+    ended: bool,
+}
+
+impl Writer {
+    /// Encodes what the body has ready; tells whether it waits for the body.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &Shared,
+        body: &mut Body,
+    ) -> Result<bool, BodyError> {
+        while !self.ended && conn.borrow().output.len() < MAX_OUTPUT {
+            let Poll::Ready(frame) = body.poll_frame(cx) else {
+                return Ok(true);
+            };
+            let out = &mut conn.borrow_mut().output;
+            match frame {
+                Some(Ok(frame)) => {
+                    self.ended = matches!(frame, crate::http::body::Frame::Trailers(_))
+                        && self.coding == Coding::Chunked;
+                    encode::frame(out, frame, self.coding);
+                }
+                Some(Err(error)) => return Err(error),
+                None => {
+                    self.ended = true;
+                    encode::end(out, self.coding);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// An answer of our own to a request whose body is unread ends the connection; one that streams may still read it.
+fn finished_or_streaming(finished: bool, body: &Body) -> bool {
+    finished || !body.is_own()
+}
+
+fn take_head(conn: &mut Conn, limits: &Limits) -> Result<Option<RequestHead>, ServeError> {
+    if conn.scanned == 0 && conn.input.starts_with(b"\r\n") {
+        conn.input.advance(2);
+    }
+    let end = parse::head_end(&conn.input, &mut conn.scanned).map_err(ServeError::Malformed)?;
+    let length = end.unwrap_or(conn.input.len());
+    if length > limits.header_bytes {
+        let whole_line = conn
+            .input
+            .get(..limits.header_bytes)
+            .is_some_and(|bytes| bytes.contains(&b'\n'));
+        let reason = if whole_line {
+            Malformed::HeaderTooLarge
+        } else {
+            Malformed::TargetTooLong
+        };
+        return Err(ServeError::Malformed(reason));
+    }
+    let Some(end) = end else { return Ok(None) };
+    conn.scanned = 0;
+    parse::request(&mut conn.input, end, limits)
+        .map(Some)
+        .map_err(ServeError::Malformed)
+}
+
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024;

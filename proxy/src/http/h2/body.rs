@@ -1,0 +1,197 @@
+//! The body that is being read from an HTTP/2 stream, and the pump that writes one.
+//!
+//! Credit goes back to the sender only for what has been passed on: a slow reader slows the sender, not our memory.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+
+use crate::http::body::{Body, BodyError, Frame};
+use crate::tasks::AbortOnDrop;
+
+/// A message body on its way in.
+pub(crate) struct Incoming {
+    stream: RecvStream,
+    /// What `content-length` says and has not come yet.
+    announced: Option<u64>,
+    data_ended: bool,
+    /// The rest of the request, which ends with its answer.
+    _upload: Option<AbortOnDrop>,
+    _in_flight: Option<InFlight>,
+}
+
+impl Incoming {
+    pub(super) fn new(stream: RecvStream, announced: Option<u64>) -> Self {
+        Self {
+            stream,
+            announced,
+            data_ended: false,
+            _upload: None,
+            _in_flight: None,
+        }
+    }
+
+    /// Ties the rest of the request and its place on the connection to this answer.
+    pub(super) fn holding(self, upload: Option<AbortOnDrop>, in_flight: InFlight) -> Self {
+        Self {
+            _upload: upload,
+            _in_flight: Some(in_flight),
+            ..self
+        }
+    }
+
+    /// The bytes still to come, where that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        if self.stream.is_end_stream() {
+            Some(0)
+        } else {
+            self.announced.filter(|left| *left > 0)
+        }
+    }
+
+    /// The next piece; `None` after the last.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        if !self.data_ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => return Poll::Ready(Some(self.passed(data))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Stream(error)))),
+                None => self.data_ended = true,
+            }
+        }
+        match ready!(self.stream.poll_trailers(cx)) {
+            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::Trailers(trailers)))),
+            Ok(None) => Poll::Ready(None),
+            Err(error) => Poll::Ready(Some(Err(BodyError::Stream(error)))),
+        }
+    }
+
+    fn passed(&mut self, data: Bytes) -> Result<Frame, BodyError> {
+        self.announced = self
+            .announced
+            .map(|left| left.saturating_sub(data.len() as u64));
+        self.stream
+            .flow_control()
+            .release_capacity(data.len())
+            .map_err(BodyError::Stream)?;
+        Ok(Frame::Data(data))
+    }
+}
+
+/// Counts one request on a connection for as long as it lives.
+#[derive(Debug)]
+pub(super) struct InFlight(Rc<Cell<usize>>);
+
+impl InFlight {
+    pub(super) fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// Writes a body to a stream, frame by frame, as the other side gives credit.
+pub(super) struct Pump {
+    stream: SendStream<Bytes>,
+    body: Body,
+    /// Read from the body, not yet covered by credit.
+    waiting: Bytes,
+}
+
+/// How a pump ended short.
+#[derive(Debug)]
+pub(super) enum PumpError {
+    /// Our source failed; the stream has been reset.
+    Body(BodyError),
+    /// The other side wants no more.
+    Stream,
+}
+
+impl Pump {
+    pub(super) fn new(stream: SendStream<Bytes>, body: Body) -> Self {
+        Self {
+            stream,
+            body,
+            waiting: Bytes::new(),
+        }
+    }
+
+    /// Writes all of it.
+    pub(super) async fn run(mut self) -> Result<(), PumpError> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
+        loop {
+            if let Poll::Ready(Ok(_) | Err(_)) = self.stream.poll_reset(cx) {
+                return Poll::Ready(Err(PumpError::Stream));
+            }
+            if !self.waiting.is_empty() {
+                ready!(self.poll_send(cx))?;
+                continue;
+            }
+            match ready!(self.body.poll_frame(cx)) {
+                Some(Ok(Frame::Data(data))) => {
+                    if self.body.is_end() && self.fits(data.len()) {
+                        return Poll::Ready(self.send(data, true));
+                    }
+                    self.waiting = data;
+                }
+                Some(Ok(Frame::Trailers(trailers))) => {
+                    let sent = self.stream.send_trailers(trailers);
+                    return Poll::Ready(sent.map_err(|_gone| PumpError::Stream));
+                }
+                Some(Err(error)) => {
+                    self.stream.send_reset(reason(&error));
+                    return Poll::Ready(Err(PumpError::Body(error)));
+                }
+                None => return Poll::Ready(self.send(Bytes::new(), true)),
+            }
+        }
+    }
+
+    /// Whether so many bytes need not wait for credit; asks for it.
+    fn fits(&mut self, count: usize) -> bool {
+        self.stream.reserve_capacity(count);
+        self.stream.capacity() >= count
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
+        self.stream.reserve_capacity(self.waiting.len());
+        let mut credit = self.stream.capacity();
+        while credit == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(more)) => credit = more,
+                Some(Err(_)) | None => return Poll::Ready(Err(PumpError::Stream)),
+            }
+        }
+        let data = self.waiting.split_to(credit.min(self.waiting.len()));
+        Poll::Ready(self.send(data, false))
+    }
+
+    fn send(&mut self, data: Bytes, end: bool) -> Result<(), PumpError> {
+        self.stream
+            .send_data(data, end)
+            .map_err(|_gone| PumpError::Stream)
+    }
+}
+
+/// What a reset says to the other side about a body that we could not read.
+fn reason(error: &BodyError) -> Reason {
+    match error {
+        BodyError::Stream(error) => error.reason().unwrap_or(Reason::INTERNAL_ERROR),
+        BodyError::Malformed(_) => Reason::PROTOCOL_ERROR,
+        BodyError::Io(_) | BodyError::Cut | BodyError::NotKept => Reason::INTERNAL_ERROR,
+    }
+}

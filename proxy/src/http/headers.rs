@@ -1,0 +1,210 @@
+//! Headers that belong to one connection only, and headers that only the proxy may write.
+
+use http::header::{CONNECTION, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::malformed::Malformed;
+
+/// Identity of the caller, as the receiving proxy verified it.
+pub(crate) const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// The caller's SPIFFE ID alone.
+pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("x-weft-client-id");
+/// Which rejection of `reject.rs` an answer is.
+pub(crate) const REJECT: HeaderName = HeaderName::from_static("x-weft-reject");
+/// Between proxies: nothing has processed this request; another endpoint may have it, whatever the method.
+pub(crate) const UNPROCESSED: HeaderName = HeaderName::from_static("x-weft-unprocessed");
+/// Between proxies: this endpoint is about to end; take it out.
+pub(crate) const DRAINING: HeaderName = HeaderName::from_static("x-weft-draining");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Headers that `Connection` may not name away: with them gone, the next hop would judge another request.
+const NOT_REMOVABLE: [&str; 12] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "authorization",
+    "cookie",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-client-cert",
+    "x-weft-client-id",
+    "traceparent",
+    "forwarded",
+];
+
+/// Removes the headers by which proxies talk to each other, wherever an app could have written them.
+pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
+    for name in [REJECT, UNPROCESSED, DRAINING] {
+        headers.remove(name);
+    }
+}
+
+/// Removes what belongs to one connection only (RFC 9110 section 7.6.1). Upgrades are left to `upgrade`, which has looked
+/// before.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        remove_named(headers);
+    }
+    let trailers = headers.contains_key(TE) && has_token(headers, &TE, "trailers");
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HTTP2_SETTINGS,
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        // The one use of TE that every hop here can keep (section 10.1.4), and gRPC needs.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// "Intermediaries MUST parse a received Connection header field before a message is forwarded and, for each
+/// connection-option in this field, remove any header or trailer field(s) from the message with the same name".
+fn remove_named(headers: &mut HeaderMap) {
+    let mut named: Vec<HeaderName> = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',') {
+            let Ok(name) = HeaderName::from_bytes(token.trim_ascii()) else {
+                continue;
+            };
+            let protected = NOT_REMOVABLE.contains(&name.as_str())
+                || name == TE
+                || name == TRAILER
+                || name == UPGRADE;
+            if !protected && headers.contains_key(&name) {
+                named.push(name);
+            }
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Whether a comma list holds `token`, whatever the case.
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// The Host header, if it is there, is there once, and is a host.
+///
+/// # Errors
+/// More than one, or not `uri-host [ ":" port ]` (RFC 9110 section 7.2).
+pub(crate) fn single_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Malformed> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let Some(host) = hosts.next() else {
+        return Ok(None);
+    };
+    if hosts.next().is_some() {
+        return Err(Malformed::HostSeveral);
+    }
+    if !is_host(host.as_bytes()) {
+        return Err(Malformed::HostInvalid);
+    }
+    Ok(Some(host))
+}
+
+/// A name or address with an optional port, and nothing that could end one (`/`, `@`, `,`, space).
+fn is_host(bytes: &[u8]) -> bool {
+    let (name, port) = match bytes {
+        [b'[', ..] => match bytes.iter().position(|byte| *byte == b']') {
+            Some(end) => bytes.split_at(end + 1),
+            None => return false,
+        },
+        _ => bytes.split_at(
+            bytes
+                .iter()
+                .position(|byte| *byte == b':')
+                .unwrap_or(bytes.len()),
+        ),
+    };
+    let in_brackets =
+        |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'[' | b']' | b'%');
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(byte);
+    let name_ok = match name {
+        [] => false,
+        [b'[', ..] => name.iter().all(in_brackets),
+        _ => name.iter().all(in_name),
+    };
+    name_ok
+        && match port {
+            [] => true,
+            [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+            _ => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(rows: &[(&'static str, &'static str)]) -> HeaderMap {
+        rows.iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_connection_names_is_removed_but_for_what_is_protected() {
+        let mut map = headers(&[
+            (
+                "connection",
+                "close, X-Hop, authorization, x-forwarded-client-cert",
+            ),
+            ("x-hop", "1"),
+            ("authorization", "kept"),
+            ("x-forwarded-client-cert", "kept"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers, deflate"),
+            ("x-end", "kept"),
+        ]);
+        remove_hop_by_hop(&mut map);
+        assert_eq!(
+            map,
+            headers(&[
+                ("authorization", "kept"),
+                ("x-forwarded-client-cert", "kept"),
+                ("te", "trailers"),
+                ("x-end", "kept"),
+            ])
+        );
+    }
+
+    #[test]
+    fn a_host_is_a_host() {
+        for good in [
+            "a",
+            "a.b:80",
+            "127.0.0.1",
+            "[::1]:443",
+            "a_b",
+            "orders.shop.svc.cluster.local",
+        ] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "", ":80", "a b", "a,b", "a/b", "u@a", "a:80:81", "a:x", "[::1", "[::1]x", "a:123456",
+            "a?b", "a#",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+}

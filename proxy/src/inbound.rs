@@ -1,0 +1,428 @@
+//! From the network to the app: mTLS in, then HTTP or TCP, then the original destination.
+//!
+//! Comes after `listener`; reads top to bottom as the list of stages. Plaintext passes only where policy is permissive,
+//! an app's own TLS only there too.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::BytesMut;
+use http::{HeaderValue, Request, Response, Version};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tracing::debug;
+use weft_certs::identity::Identity;
+use weft_certs::verify::Peer;
+
+use crate::config::MtlsMode;
+use crate::connect::{self, ConnectError, Target};
+use crate::cx::{CallerHeaders, Cx, Worker};
+use crate::detect::{self, Protocol};
+use crate::discovery::ServiceName;
+use crate::drain::Lifetime;
+use crate::exchange::Exchange;
+use crate::filter;
+use crate::forward::{self, Sent};
+use crate::http::body::Body;
+use crate::http::failure::Processed;
+use crate::http::h1;
+use crate::http::h1::server::Service;
+use crate::http::headers;
+use crate::http::interim::Interim;
+use crate::http::malformed::Malformed;
+use crate::http::{h2, upgrade};
+use crate::io::Io;
+use crate::orig_dst::orig_dst;
+use crate::pool::{Key, Lane};
+use crate::reject::{Caller, Reject};
+use crate::retry::{self, Attempt, Failed, Outcome};
+use crate::rewind::Rewind;
+use crate::telemetry::record::{ConnectionFacts, DestinationFacts, Direction};
+use crate::tls::Speaks;
+use crate::tls::accept::{self, Hello};
+
+/// Serves one connection that was accepted on an inbound port.
+pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr) {
+    if let Err(error) = connect::tune(&io) {
+        return debug!(%client, %error, "inbound connection is gone already");
+    }
+    let destination = match destination(&worker, &io) {
+        Ok(destination) => destination,
+        Err(reason) => {
+            worker
+                .telemetry
+                .metrics()
+                .refused(Direction::Inbound, reason);
+            return;
+        }
+    };
+    let limit = worker.settings.detect_timeout;
+    let opaque = destination.is_some_and(|app| worker.settings.opaque_ports.contains(&app.port));
+    match detect::detect(io, limit).await {
+        Ok((Protocol::Tls, io)) => tls(worker, io, client, destination).await,
+        Ok((protocol, io)) => {
+            let protocol = if opaque { Protocol::Opaque } else { protocol };
+            plain(worker, io, client, destination, protocol).await;
+        }
+        Err(error) => debug!(%client, %error, "inbound connection failed before its first bytes"),
+    }
+}
+
+/// The app a connection is for.
+#[derive(Clone, Copy, Debug)]
+struct App {
+    /// Where it listens.
+    address: SocketAddr,
+    /// The port by which the mesh knows it.
+    port: u16,
+    /// By redirection: the leg to it needs its own source address.
+    redirected: bool,
+}
+
+/// With redirection the kernel knows; without it, a single declared app needs no choice, and `None` leaves it to the SNI.
+fn destination(worker: &Worker, io: &TcpStream) -> Result<Option<App>, &'static str> {
+    let settings = &worker.settings;
+    if settings.redirect {
+        let original = orig_dst(io, &settings.own_ports).map_err(|error| {
+            debug!(%error, "inbound connection refused");
+            "original_destination"
+        })?;
+        let address = original.0;
+        return Ok(Some(App {
+            address,
+            port: address.port(),
+            redirected: true,
+        }));
+    }
+    let mut apps = settings.apps.iter();
+    Ok(match (apps.next(), apps.next()) {
+        (Some((port, address)), None) => Some(App {
+            address: *address,
+            port: *port,
+            redirected: false,
+        }),
+        _ => None,
+    })
+}
+
+/// Mesh TLS is terminated, other TLS is the app's.
+async fn tls(worker: Rc<Worker>, io: Rewind, client: SocketAddr, app: Option<App>) {
+    let limit = worker.settings.handshake_timeout;
+    let refused = |reason| {
+        worker
+            .telemetry
+            .metrics()
+            .handshake_failed(Direction::Inbound, reason)
+    };
+    let hello = match accept::hello(io, limit).await {
+        Ok(hello) => hello,
+        Err(error) => {
+            debug!(%client, %error, "inbound handshake failed");
+            return refused(error.reason());
+        }
+    };
+    let Some(speaks) = hello.speaks else {
+        return app_tls(worker, hello, client, app).await;
+    };
+    let app = match named_app(&worker, hello.server_name.as_deref(), app) {
+        Some(app) => app,
+        None => {
+            return worker
+                .telemetry
+                .metrics()
+                .refused(Direction::Inbound, Reject::NoApp.label());
+        }
+    };
+    let Some(identity) = worker.identities.current() else {
+        return refused(Reject::NoIdentity.label());
+    };
+    let Ok(config) = worker.accept_configs.config(&identity, speaks) else {
+        return refused("own_certificate");
+    };
+    let stream = match accept::accept(hello.io, config, limit).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(%client, %error, reason = error.reason(), "inbound handshake failed");
+            return refused(error.reason());
+        }
+    };
+    let peer = match weft_certs::verify::peer_of(
+        stream.get_ref().1.peer_certificates(),
+        SystemTime::now(),
+    ) {
+        Ok(peer) => peer,
+        Err(error) => return refused(error.reason()),
+    };
+    worker
+        .telemetry
+        .metrics()
+        .handshake_done(Direction::Inbound);
+    let io = Io::Accepted(Box::new(stream));
+    let speaks = match io.alpn() {
+        Some(b"h2" | b"istio-h2") => Speaks::Http2,
+        Some(b"http/1.1" | b"istio-http/1.1") => Speaks::Http1,
+        _ => Speaks::Opaque,
+    };
+    let connection = Inbound::new(worker, client, app, Some((&peer, &identity)));
+    connection.serve(io, speaks).await;
+}
+
+/// The app that the SNI names, where more than one is declared. Only declared ports are ever served.
+fn named_app(worker: &Worker, server_name: Option<&str>, app: Option<App>) -> Option<App> {
+    if app.is_some_and(|app| app.redirected) {
+        return app;
+    }
+    match server_name.and_then(accept::port_of) {
+        Some(port) => {
+            let address = *worker.settings.apps.get(&port)?;
+            Some(App {
+                address,
+                port,
+                redirected: false,
+            })
+        }
+        None => app,
+    }
+}
+
+/// TLS that the app itself will terminate: untouched where policy is permissive, closed where it is strict.
+async fn app_tls(worker: Rc<Worker>, hello: Hello, client: SocketAddr, app: Option<App>) {
+    plain(worker, hello.io, client, app, Protocol::Tls).await;
+}
+
+async fn plain(
+    worker: Rc<Worker>,
+    io: Rewind,
+    client: SocketAddr,
+    app: Option<App>,
+    protocol: Protocol,
+) {
+    let metrics = worker.telemetry.metrics();
+    if worker.settings.mtls == MtlsMode::Strict {
+        metrics.refused(Direction::Inbound, "plaintext");
+        return;
+    }
+    metrics.plaintext_connection();
+    let Some(app) = app else {
+        metrics.refused(Direction::Inbound, Reject::NoApp.label());
+        return;
+    };
+    let speaks = match protocol {
+        Protocol::Http1 => Speaks::Http1,
+        Protocol::Http2 => Speaks::Http2,
+        Protocol::Tls | Protocol::Opaque => Speaks::Opaque,
+    };
+    Inbound::new(worker, client, app, None)
+        .serve(Io::Tcp(io), speaks)
+        .await;
+}
+
+/// One inbound connection whose caller and app are known.
+struct Inbound {
+    cx: Cx,
+    app: App,
+    lane: Rc<Lane>,
+    service: Arc<ServiceName>,
+    expires: Option<Instant>,
+    /// An answer has told the caller that we drain.
+    told: Cell<bool>,
+}
+
+impl Inbound {
+    fn new(
+        worker: Rc<Worker>,
+        client: SocketAddr,
+        app: App,
+        peer: Option<(&Peer, &Identity)>,
+    ) -> Self {
+        let facts = Rc::new(ConnectionFacts {
+            direction: Direction::Inbound,
+            client,
+            peer: peer.map(|(peer, _)| peer.id.clone()),
+            secure: peer.is_some(),
+        });
+        let target = Target {
+            address: app.address,
+            inbound_leg: app.redirected,
+            expected: None,
+        };
+        let lane = worker.pool.lane(Key::App(app.address), || target);
+        let service = worker.settings.own_service(app.port);
+        let expires =
+            peer.map(|(peer, own)| connect::expiry(peer.not_after.min(own.leaf.not_after())));
+        let caller = peer.and_then(|(peer, own)| caller_headers(peer, own));
+        Self {
+            cx: Cx {
+                worker,
+                facts,
+                caller,
+            },
+            app,
+            lane,
+            service,
+            expires,
+            told: Cell::new(false),
+        }
+    }
+
+    async fn serve(self, io: Io, speaks: Speaks) {
+        let worker = Rc::clone(&self.cx.worker);
+        let _open = worker
+            .telemetry
+            .metrics()
+            .connection(Direction::Inbound, self.cx.facts.secure);
+        let limits = worker.settings.limits;
+        let lifetime = Lifetime::new(worker.drain.clone(), self.expires);
+        match speaks {
+            Speaks::Http1 => {
+                let served = h1::server::serve(
+                    h1::conn::Conn::new(io, BytesMut::new()),
+                    limits,
+                    &lifetime,
+                    &self,
+                )
+                .await;
+                forward::log_end(Direction::Inbound, &self.cx, served.err());
+            }
+            Speaks::Http2 => {
+                let served =
+                    h2::server::serve(io, limits, &lifetime, Rc::new(self), &worker.tasks).await;
+                if let Err(error) = served {
+                    debug!(%error, "inbound HTTP/2 connection failed");
+                }
+            }
+            Speaks::Opaque => self.tcp(io).await,
+        }
+    }
+
+    /// Opaque bytes: one connection to the app for one from the caller.
+    async fn tcp(&self, io: Io) {
+        let destination = self.destination();
+        forward::tcp(&self.cx, io, destination, self.lane.opaque()).await;
+    }
+
+    fn destination(&self) -> DestinationFacts {
+        DestinationFacts {
+            service: Arc::clone(&self.service),
+            endpoint: Some(self.app.address),
+            peer: None,
+            secure: false,
+        }
+    }
+
+    /// One request: filters, then the app.
+    async fn request(
+        &self,
+        mut request: Request<Body>,
+        interim: &Interim,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Body>, Reject> {
+        let switches = upgrade::prepare(request.headers_mut()).is_some();
+        filter::inbound(&self.cx, &mut request)?;
+        exchange.to(self.destination());
+        let answer = retry::run(
+            request,
+            &self.cx.worker.budget,
+            exchange.attempts(),
+            async |attempt| self.attempt(attempt, interim).await,
+        );
+        let mut response = answer.await?;
+        forward::clean_answer(&mut response, switches);
+        headers::strip_mesh(response.headers_mut());
+        Ok(response)
+    }
+
+    async fn attempt(&self, attempt: Attempt<'_>, interim: &Interim) -> Outcome {
+        let sent = forward::send(&self.lane, attempt, interim, &self.cx.worker).await;
+        match sent {
+            Sent::Answer(response) => Outcome::Answer(response),
+            Sent::NotConnected(error) => Outcome::Failed(Failed {
+                reject: app_reject(&error),
+                // Nobody else can serve this app: there is no endpoint to go to.
+                processed: Processed::Maybe,
+                reused: false,
+                endpoint: None,
+            }),
+            Sent::Failed(failed) => Outcome::Failed(failed),
+        }
+    }
+
+    /// What a mesh caller is told beside the answer itself.
+    fn mark(&self, response: &mut Response<Body>, outcome: Option<Reject>) {
+        if !self.cx.facts.secure {
+            return;
+        }
+        if outcome.is_some_and(|reject| reject.row().unprocessed) {
+            response
+                .headers_mut()
+                .insert(headers::UNPROCESSED, HeaderValue::from_static("1"));
+        }
+        if self.cx.worker.drain.begun() {
+            self.told.set(true);
+            response
+                .headers_mut()
+                .insert(headers::DRAINING, HeaderValue::from_static("1"));
+        }
+    }
+}
+
+impl Service for Inbound {
+    async fn call(&self, mut request: Request<Body>, interim: Interim) -> Response<Body> {
+        let mut exchange = Exchange::begin(&self.cx, &mut request);
+        let outcome = self.request(request, &interim, &mut exchange).await;
+        let reject = outcome.as_ref().err().copied();
+        let mut response = exchange.answer(outcome);
+        self.mark(&mut response, reject);
+        response
+    }
+
+    fn refuse(&self, malformed: Malformed) -> Response<Body> {
+        self.cx
+            .worker
+            .telemetry
+            .metrics()
+            .malformed(malformed.label());
+        Reject::Malformed(malformed).response(Caller::Http)
+    }
+}
+
+/// `By=...;Hash=...;Subject="";URI=...`, Envoy's grammar (research: `protocols.md` section 12).
+fn caller_headers(peer: &Peer, own: &Identity) -> Option<CallerHeaders> {
+    let hash: String = peer
+        .sha256
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let xfcc = format!(
+        "By={};Hash={hash};Subject=\"\";URI={}",
+        own.leaf.id(),
+        peer.id
+    );
+    Some(CallerHeaders {
+        xfcc: HeaderValue::from_str(&xfcc).ok()?,
+        client_id: HeaderValue::from_str(peer.id.as_str()).ok()?,
+    })
+}
+
+/// A refused connection means that the app does not listen: nothing has seen the request.
+fn app_reject(error: &ConnectError) -> Reject {
+    match error {
+        ConnectError::Tcp { .. } => Reject::AppGone,
+        ConnectError::Timeout { .. }
+        | ConnectError::NoIdentity { .. }
+        | ConnectError::Handshake { .. }
+        | ConnectError::Full { .. } => error.reject(),
+    }
+}
+
+/// HTTP/2 stays HTTP/2 up to the app, and HTTP/1 stays HTTP/1.
+pub(crate) fn speaks_of(version: Version) -> Speaks {
+    if version == Version::HTTP_2 {
+        Speaks::Http2
+    } else {
+        Speaks::Http1
+    }
+}

@@ -1,0 +1,472 @@
+//! From the app to the mesh: HTTP or TCP, filters, then an endpoint of the service, over mTLS where it has an identity.
+//!
+//! With redirection the original destination alone names the service; without it Host, `:authority` or the CONNECT target
+//! does (DESIGN decisions 3 and 10).
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, Instant};
+use tracing::debug;
+
+use crate::balance::{self, Picked};
+use crate::connect::{self, ConnectError, Target};
+use crate::cx::{Cx, Worker};
+use crate::detect::{self, Protocol};
+use crate::discovery::endpoint::Endpoint;
+use crate::discovery::{Service as Destination, ServiceName};
+use crate::drain::Lifetime;
+use crate::exchange::Exchange;
+use crate::filter;
+use crate::forward::{self, Sent};
+use crate::http::body::{Body, Source};
+use crate::http::h1;
+use crate::http::h1::conn::Conn;
+use crate::http::h1::server::Service;
+use crate::http::headers;
+use crate::http::interim::Interim;
+use crate::http::malformed::Malformed;
+use crate::http::upgrade::Upgraded;
+use crate::http::{h2, upgrade};
+use crate::io::Io;
+use crate::orig_dst::{OrigDst, orig_dst};
+use crate::pool::{Key, Lane, Open};
+use crate::reject::{Caller, Reject};
+use crate::retry::{self, Attempt, Failed, Outcome};
+use crate::telemetry::record::{ConnectionFacts, DestinationFacts, Direction};
+use crate::tls;
+
+/// Serves one connection that was accepted on an outbound port.
+pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr) {
+    if let Err(error) = connect::tune(&io) {
+        return debug!(%client, %error, "outbound connection is gone already");
+    }
+    let original = match original(&worker, &io) {
+        Ok(original) => original,
+        Err(reason) => {
+            return worker
+                .telemetry
+                .metrics()
+                .refused(Direction::Outbound, reason);
+        }
+    };
+    let opaque = original
+        .is_some_and(|OrigDst(address)| worker.settings.opaque_ports.contains(&address.port()));
+    let detected = if opaque {
+        Ok((Protocol::Opaque, detect::declared(io)))
+    } else {
+        detect::detect(io, worker.settings.detect_timeout).await
+    };
+    match detected {
+        Ok((protocol, io)) => {
+            let facts = ConnectionFacts {
+                direction: Direction::Outbound,
+                client,
+                peer: None,
+                secure: false,
+            };
+            let cx = Cx {
+                worker,
+                facts: Rc::new(facts),
+                caller: None,
+            };
+            Outbound { cx, original }.serve(Io::Tcp(io), protocol).await;
+        }
+        Err(error) => debug!(%client, %error, "outbound connection failed before its first bytes"),
+    }
+}
+
+fn original(worker: &Worker, io: &TcpStream) -> Result<Option<OrigDst>, &'static str> {
+    if !worker.settings.redirect {
+        return Ok(None);
+    }
+    orig_dst(io, &worker.settings.own_ports)
+        .map(Some)
+        .map_err(|error| {
+            debug!(%error, "outbound connection refused");
+            "original_destination"
+        })
+}
+
+/// One outbound connection.
+struct Outbound {
+    cx: Cx,
+    /// With redirection.
+    original: Option<OrigDst>,
+}
+
+/// Where a request goes.
+enum Route {
+    /// To an endpoint of a known service.
+    Service(Arc<Destination>),
+    /// To an address outside the mesh, as the app dialled it.
+    Outside(SocketAddr),
+}
+
+impl Outbound {
+    async fn serve(self, io: Io, protocol: Protocol) {
+        let worker = Rc::clone(&self.cx.worker);
+        let _open = worker
+            .telemetry
+            .metrics()
+            .connection(Direction::Outbound, false);
+        let limits = worker.settings.limits;
+        let lifetime = Lifetime::new(worker.drain.clone(), None);
+        match protocol {
+            Protocol::Http1 => {
+                let served =
+                    h1::server::serve(Conn::new(io, BytesMut::new()), limits, &lifetime, &self)
+                        .await;
+                forward::log_end(Direction::Outbound, &self.cx, served.err());
+            }
+            Protocol::Http2 => {
+                let served =
+                    h2::server::serve(io, limits, &lifetime, Rc::new(self), &worker.tasks).await;
+                if let Err(error) = served {
+                    debug!(%error, "outbound HTTP/2 connection failed");
+                }
+            }
+            Protocol::Tls => self.tcp(io, Wrap::Never).await,
+            Protocol::Opaque => self.tcp(io, Wrap::Mesh).await,
+        }
+    }
+
+    /// Opaque bytes go where they were meant to go; without redirection nobody knows where that is.
+    async fn tcp(&self, io: Io, wrap: Wrap) {
+        let Some(OrigDst(address)) = self.original else {
+            self.cx
+                .worker
+                .telemetry
+                .metrics()
+                .refused(Direction::Outbound, "not_http");
+            return;
+        };
+        let route = self.route_address(address);
+        let destination = route.facts(None);
+        forward::tcp(&self.cx, io, destination, self.dial(&route, wrap)).await;
+    }
+
+    fn route_address(&self, address: SocketAddr) -> Route {
+        match self.cx.worker.discovery.by_address(address) {
+            Some(service) => Route::Service(service),
+            None => Route::Outside(address),
+        }
+    }
+
+    /// Opens a connection of its own; refused endpoints are passed over.
+    async fn dial(&self, route: &Route, wrap: Wrap) -> Result<(Io, Open), ConnectError> {
+        let worker = &self.cx.worker;
+        let Route::Service(service) = route else {
+            return self.lane(route, None).opaque().await;
+        };
+        let mut avoid = Vec::new();
+        loop {
+            let now = Instant::now();
+            let Some(picked) = balance::pick(service, &avoid, now) else {
+                return self.lane(route, None).opaque().await;
+            };
+            let lane = match wrap {
+                Wrap::Mesh => self.lane(route, Some(&picked)),
+                Wrap::Never => worker.pool.lane(Key::Outside(picked.address), || {
+                    plain_target(picked.address)
+                }),
+            };
+            match lane.opaque().await {
+                Ok(opened) => return Ok(opened),
+                Err(error) if avoid.contains(&picked.id) || avoid.len() >= MAX_DIALS => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    debug!(%error, "endpoint taken out");
+                    picked.take_out(Instant::now(), UNREACHABLE_FOR);
+                    avoid.push(picked.id);
+                }
+            }
+        }
+    }
+
+    fn lane(&self, route: &Route, picked: Option<&Picked>) -> Rc<Lane> {
+        let pool = &self.cx.worker.pool;
+        match (route, picked) {
+            (Route::Service(service), Some(picked)) => pool.lane(Key::Endpoint(picked.id), || {
+                endpoint_target(&service.name, picked)
+            }),
+            (Route::Outside(address), _) => {
+                pool.lane(Key::Outside(*address), || plain_target(*address))
+            }
+            // Without an endpoint there is nothing to dial; the unspecified address refuses at once.
+            (Route::Service(_), None) => pool.lane(Key::Outside(NOWHERE), || plain_target(NOWHERE)),
+        }
+    }
+
+    /// One request: filters, route, then attempts until one answers or nothing more may be tried.
+    async fn request(
+        &self,
+        mut request: Request<Body>,
+        interim: &Interim,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Body>, Reject> {
+        let route = self.route(&request).await?;
+        exchange.to(route.facts(None));
+        if *request.method() == Method::CONNECT {
+            return self.connect(&route).await;
+        }
+        let switches = upgrade::prepare(request.headers_mut()).is_some();
+        self.add_host(&mut request);
+        filter::outbound(&self.cx, &mut request)?;
+        let chosen = std::cell::RefCell::new(None);
+        let answer = retry::run(
+            request,
+            &self.cx.worker.budget,
+            exchange.attempts(),
+            async |attempt| self.attempt(attempt, &route, interim, &chosen).await,
+        );
+        let answer = answer.await;
+        let picked: Option<Picked> = chosen.into_inner();
+        exchange.to(route.facts(picked.as_ref()));
+        let meshed = picked
+            .as_ref()
+            .is_some_and(|picked| picked.identity.is_some());
+        exchange.picked(picked);
+        let mut response = answer?;
+        forward::clean_answer(&mut response, switches);
+        strip_marks(response.headers_mut(), meshed);
+        Ok(response)
+    }
+
+    /// The service a request is for.
+    async fn route(&self, request: &Request<Body>) -> Result<Route, Reject> {
+        if let Some(OrigDst(address)) = self.original {
+            return Ok(self.route_address(address));
+        }
+        let (host, port) = named(request)?;
+        let discovery = &self.cx.worker.discovery;
+        let found = match discovery.known(&host, port) {
+            Some(service) => Ok(service),
+            None => discovery.by_name(&host, port).await,
+        };
+        found.map(Route::Service).map_err(|error| {
+            debug!(%error, "no such service");
+            Reject::UnknownService
+        })
+    }
+
+    /// HTTP/1.0 may leave Host out; the next hop may not.
+    fn add_host(&self, request: &mut Request<Body>) {
+        if let (false, Some(OrigDst(address))) =
+            (request.headers().contains_key(HOST), self.original)
+            && let Ok(value) = HeaderValue::from_str(&address.to_string())
+        {
+            request.headers_mut().insert(HOST, value);
+        }
+    }
+
+    async fn attempt(
+        &self,
+        attempt: Attempt<'_>,
+        route: &Route,
+        interim: &Interim,
+        chosen: &std::cell::RefCell<Option<Picked>>,
+    ) -> Outcome {
+        let now = Instant::now();
+        let picked = match route {
+            Route::Outside(_) => None,
+            Route::Service(service) => match self.pick(service, &attempt, chosen, now) {
+                Some(picked) => Some(picked),
+                None => return failed(Reject::NoEndpoint, None),
+            },
+        };
+        let lane = self.lane(route, picked.as_ref());
+        let sent = forward::send(&lane, attempt, interim, &self.cx.worker).await;
+        let outcome = judge(sent, picked.as_ref());
+        *chosen.borrow_mut() = picked;
+        outcome
+    }
+
+    /// A stale connection is replaced at the same endpoint, everything else goes to another one first.
+    fn pick(
+        &self,
+        service: &Destination,
+        attempt: &Attempt<'_>,
+        chosen: &std::cell::RefCell<Option<Picked>>,
+        now: Instant,
+    ) -> Option<Picked> {
+        let again = chosen
+            .borrow_mut()
+            .take()
+            .filter(|picked| attempt.fresh && !attempt.avoid.contains(&picked.id));
+        again.or_else(|| balance::pick(service, attempt.avoid, now))
+    }
+
+    /// CONNECT: the tunnel's far end (RFC 9110 section 9.3.6).
+    async fn connect(&self, route: &Route) -> Result<Response<Body>, Reject> {
+        let (io, open) = self.dial(route, Wrap::Mesh).await.map_err(|error| {
+            debug!(%error, "tunnel has nowhere to go");
+            error.reject()
+        })?;
+        let mut conn = Conn::new(io, BytesMut::new());
+        conn.open = Some(open);
+        Ok(Response::new(
+            Source::Upgraded(Box::new(Upgraded::new(conn))).into(),
+        ))
+    }
+}
+
+impl Service for Outbound {
+    async fn call(&self, mut request: Request<Body>, interim: Interim) -> Response<Body> {
+        let mut exchange = Exchange::begin(&self.cx, &mut request);
+        let outcome = self.request(request, &interim, &mut exchange).await;
+        exchange.answer(outcome)
+    }
+
+    fn refuse(&self, malformed: Malformed) -> Response<Body> {
+        self.cx
+            .worker
+            .telemetry
+            .metrics()
+            .malformed(malformed.label());
+        Reject::Malformed(malformed).response(Caller::Http)
+    }
+}
+
+/// Whether opaque bytes get mesh TLS around them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrap {
+    /// Where the endpoint has an identity.
+    Mesh,
+    /// The app's own TLS passes untouched.
+    Never,
+}
+
+impl Route {
+    fn facts(&self, picked: Option<&Picked>) -> DestinationFacts {
+        match self {
+            Self::Service(service) => DestinationFacts {
+                service: Arc::clone(&service.name),
+                endpoint: picked.map(|picked| picked.address),
+                peer: picked.and_then(|picked| picked.identity.clone()),
+                secure: picked.is_some_and(|picked| picked.identity.is_some()),
+            },
+            Self::Outside(address) => DestinationFacts {
+                service: Arc::new(outside(*address)),
+                endpoint: Some(*address),
+                peer: None,
+                secure: false,
+            },
+        }
+    }
+}
+
+/// What lies outside the mesh has one name in telemetry: addresses are not labels.
+fn outside(address: SocketAddr) -> ServiceName {
+    let name: Arc<str> = Arc::from("outside");
+    ServiceName {
+        name: Arc::clone(&name),
+        namespace: Arc::from("unknown"),
+        host: name,
+        port: address.port(),
+    }
+}
+
+/// The name and port that an explicit request names.
+fn named(request: &Request<Body>) -> Result<(String, u16), Reject> {
+    let authority = match (request.uri().authority(), request.headers().get(HOST)) {
+        (Some(authority), _) => authority.clone(),
+        (None, Some(host)) => Authority::try_from(host.as_bytes())
+            .map_err(|_not_an_authority| Reject::Malformed(Malformed::HostInvalid))?,
+        (None, None) => return Err(Reject::Malformed(Malformed::HostMissing)),
+    };
+    let port = authority.port_u16().unwrap_or(80);
+    Ok((authority.host().to_owned(), port))
+}
+
+fn endpoint_target(service: &ServiceName, endpoint: &Endpoint) -> Target {
+    let expected = endpoint
+        .identity
+        .clone()
+        .map(|identity| tls::connect::Expected {
+            identity,
+            server_name: tls::connect::server_name(&service.host, service.port),
+        });
+    Target {
+        address: endpoint.dial(),
+        inbound_leg: false,
+        expected,
+    }
+}
+
+fn plain_target(address: SocketAddr) -> Target {
+    Target {
+        address,
+        inbound_leg: false,
+        expected: None,
+    }
+}
+
+/// Reads from an attempt's outcome what it says of the endpoint.
+fn judge(sent: Sent, picked: Option<&Picked>) -> Outcome {
+    let endpoint = picked.map(|picked| picked.id);
+    let now = Instant::now();
+    match sent {
+        Sent::NotConnected(error) => {
+            debug!(%error, "attempt has no connection");
+            if let Some(picked) = picked {
+                picked.take_out(now, UNREACHABLE_FOR);
+            }
+            failed(error.reject(), endpoint)
+        }
+        Sent::Failed(failed) => Outcome::Failed(Failed { endpoint, ..failed }),
+        Sent::Answer(answer) => match picked.filter(|picked| picked.identity.is_some()) {
+            None => Outcome::Answer(answer),
+            Some(picked) => read_marks(answer, picked, now),
+        },
+    }
+}
+
+/// Marks count only from an endpoint whose identity was verified.
+fn read_marks(answer: Response<Body>, picked: &Picked, now: Instant) -> Outcome {
+    if answer.headers().contains_key(headers::DRAINING) {
+        picked.take_out(now, DRAINING_FOR);
+    }
+    if !answer.headers().contains_key(headers::UNPROCESSED) {
+        return Outcome::Answer(answer);
+    }
+    picked.take_out(now, UNREACHABLE_FOR);
+    Outcome::HandedBack {
+        answer,
+        endpoint: picked.id,
+    }
+}
+
+fn strip_marks(map: &mut HeaderMap, meshed: bool) {
+    if meshed {
+        map.remove(headers::DRAINING);
+        map.remove(headers::UNPROCESSED);
+    } else {
+        headers::strip_mesh(map);
+    }
+}
+
+fn failed(reject: Reject, endpoint: Option<u64>) -> Outcome {
+    Outcome::Failed(Failed {
+        reject,
+        processed: forward::UNSENT,
+        reused: false,
+        endpoint,
+    })
+}
+
+/// How long an endpoint that could not be reached is passed over.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(2);
+/// How long one that drains is passed over: longer than any drain, and discovery will have removed it.
+const DRAINING_FOR: Duration = Duration::from_secs(60);
+/// Endpoints tried for one opaque connection.
+const MAX_DIALS: usize = 4;
+const NOWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);

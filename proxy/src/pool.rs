@@ -1,0 +1,388 @@
+//! Connections of a worker, by endpoint: idle HTTP/1, shared HTTP/2, limits on both.
+//!
+//! A kept connection that the other side has closed must not cost a request. Three means, in the order they act: idle
+//! connections are watched and their closing is learnt from, so that one is retired before its endpoint's own limit; the
+//! kernel is asked before one is used again; and `http/h1/client` reads from a failure whether anything was processed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use socket2::SockRef;
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
+
+use crate::connect::{Configs, ConnectError, Connected, Connector, Target};
+use crate::http::Limits;
+use crate::http::h1;
+use crate::http::h1::body::Home;
+use crate::http::h1::conn::{Conn, Shared};
+use crate::http::h2;
+use crate::io::Io;
+use crate::tasks::Tasks;
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::tls::Speaks;
+
+/// Whose connections they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// An endpoint of discovery, by its id.
+    Endpoint(u64),
+    /// An address outside the mesh.
+    Outside(SocketAddr),
+    /// An app behind the inbound proxy.
+    App(SocketAddr),
+}
+
+/// How the pool behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolConfig {
+    /// Most connections to one endpoint.
+    pub(crate) connections: usize,
+    /// How long a connection may be kept without a request.
+    pub(crate) idle: Duration,
+    pub(crate) limits: Limits,
+}
+
+/// All connections of one worker to all endpoints.
+pub(crate) struct Pool {
+    lanes: RefCell<HashMap<Key, Rc<Lane>>>,
+    connector: Connector,
+    config: PoolConfig,
+    metrics: Rc<WorkerMetrics>,
+    tasks: Tasks,
+    /// Wakes the janitor when an idle connection has something to say.
+    janitor: Rc<RefCell<Waker>>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        connector: Connector,
+        config: PoolConfig,
+        metrics: Rc<WorkerMetrics>,
+        tasks: Tasks,
+    ) -> Self {
+        let janitor = Rc::new(RefCell::new(Waker::noop().clone()));
+        Self {
+            lanes: RefCell::default(),
+            connector,
+            config,
+            metrics,
+            tasks,
+            janitor,
+        }
+    }
+
+    /// The connections to one endpoint; `target` is asked for only when it is new.
+    pub(crate) fn lane(&self, key: Key, target: impl FnOnce() -> Target) -> Rc<Lane> {
+        if let Some(lane) = self.lanes.borrow().get(&key) {
+            return Rc::clone(lane);
+        }
+        let lane = Rc::new(Lane::new(target(), self));
+        self.lanes.borrow_mut().insert(key, Rc::clone(&lane));
+        lane
+    }
+
+    /// Retires idle connections and forgotten endpoints until the worker ends.
+    pub(crate) async fn run_janitor(self: Rc<Self>) {
+        let mut tick = interval(SWEEP);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        poll_fn(|cx| {
+            *self.janitor.borrow_mut() = cx.waker().clone();
+            let mut retire = false;
+            while tick.poll_tick(cx).is_ready() {
+                retire = true;
+            }
+            let now = Instant::now();
+            self.lanes.borrow_mut().retain(|_, lane| {
+                lane.sweep(cx, now);
+                !(retire && lane.is_forgotten(now))
+            });
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    /// Closes what carries no request, so that a drain is not held up.
+    pub(crate) fn close_idle(&self) {
+        for lane in self.lanes.borrow().values() {
+            lane.idle.borrow_mut().clear();
+        }
+    }
+}
+
+/// The connections of one endpoint.
+pub(crate) struct Lane {
+    target: Target,
+    configs: RefCell<Configs>,
+    idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Vec<Rc<SharedClient>>>,
+    /// One HTTP/2 connection is opened at a time; the others wait for it.
+    opening: tokio::sync::Mutex<()>,
+    open: Rc<Cell<usize>>,
+    /// After how long an idle connection was closed by the other side, and when that was seen.
+    learned: Cell<Option<(Duration, Instant)>>,
+    used: Cell<Instant>,
+    connector: Connector,
+    config: PoolConfig,
+    metrics: Rc<WorkerMetrics>,
+    tasks: Tasks,
+    janitor: Rc<RefCell<Waker>>,
+}
+
+/// A kept HTTP/1 connection.
+struct Idle {
+    conn: Shared,
+    since: Instant,
+}
+
+/// A shared HTTP/2 connection.
+struct SharedClient {
+    client: h2::client::Client,
+    expires: Option<Instant>,
+    _open: Open,
+}
+
+/// Counts a connection for as long as it is there.
+#[derive(Debug)]
+pub(crate) struct Open(Rc<Cell<usize>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+impl Lane {
+    fn new(target: Target, pool: &Pool) -> Self {
+        Self {
+            target,
+            configs: RefCell::default(),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: tokio::sync::Mutex::new(()),
+            open: Rc::default(),
+            learned: Cell::default(),
+            used: Cell::new(Instant::now()),
+            connector: pool.connector.clone(),
+            config: pool.config,
+            metrics: Rc::clone(&pool.metrics),
+            tasks: pool.tasks.clone(),
+            janitor: Rc::clone(&pool.janitor),
+        }
+    }
+
+    /// A connection for one HTTP/1 request: a kept one, or with `fresh` always a new one.
+    ///
+    /// # Errors
+    /// None is kept and none could be opened.
+    pub(crate) async fn http1(
+        self: &Rc<Self>,
+        fresh: bool,
+    ) -> Result<h1::client::Client, ConnectError> {
+        self.used.set(Instant::now());
+        let home: Rc<dyn Home> = Rc::<Self>::clone(self);
+        if let Some(conn) = self.take_idle().filter(|_| !fresh) {
+            return Ok(h1::client::Client {
+                conn,
+                reused: true,
+                home: Some(home),
+            });
+        }
+        let (connected, open) = self.open(Speaks::Http1).await?;
+        let mut conn = Conn::new(connected.io, BytesMut::new());
+        conn.expires = connected.expires;
+        conn.open = Some(open);
+        Ok(h1::client::Client {
+            conn: Shared::new(conn.into()),
+            reused: false,
+            home: Some(home),
+        })
+    }
+
+    /// A place on a shared HTTP/2 connection.
+    ///
+    /// # Errors
+    /// All are full or gone, and none could be opened.
+    pub(crate) async fn http2(&self) -> Result<h2::client::Client, ConnectError> {
+        self.used.set(Instant::now());
+        if let Some(client) = self.take_shared() {
+            return Ok(client);
+        }
+        let _one = self.opening.lock().await;
+        if let Some(client) = self.take_shared() {
+            return Ok(client);
+        }
+        let (connected, open) = self.open(Speaks::Http2).await?;
+        let client =
+            h2::client::Client::connect(connected.io, self.config.limits, &self.tasks).await;
+        let client = client.map_err(|error| ConnectError::Tcp {
+            endpoint: self.target.address,
+            source: std::io::Error::other(error),
+        })?;
+        let shared = SharedClient {
+            client: client.clone(),
+            expires: connected.expires,
+            _open: open,
+        };
+        self.shared.borrow_mut().push(Rc::new(shared));
+        Ok(client)
+    }
+
+    /// A connection of its own, for opaque bytes.
+    ///
+    /// # Errors
+    /// None could be opened.
+    pub(crate) async fn opaque(&self) -> Result<(Io, Open), ConnectError> {
+        self.used.set(Instant::now());
+        let (connected, open) = self.open(Speaks::Opaque).await?;
+        Ok((connected.io, open))
+    }
+
+    /// Whether the bytes are protected on the way.
+    pub(crate) fn secure(&self) -> bool {
+        self.target.expected.is_some()
+    }
+
+    async fn open(&self, speaks: Speaks) -> Result<(Connected, Open), ConnectError> {
+        if self.open.get() >= self.config.connections {
+            return Err(ConnectError::Full {
+                endpoint: self.target.address,
+                limit: self.config.connections,
+            });
+        }
+        self.open.set(self.open.get() + 1);
+        let open = Open(Rc::clone(&self.open));
+        let connected = self
+            .connector
+            .connect(&self.target, &self.configs, speaks, &self.metrics)
+            .await?;
+        Ok((connected, open))
+    }
+
+    fn take_idle(&self) -> Option<Shared> {
+        let now = Instant::now();
+        loop {
+            let Idle { conn, since } = self.idle.borrow_mut().pop()?;
+            let idle = now.saturating_duration_since(since);
+            if idle < self.idle_limit(now) && still_open(&conn, idle, now) {
+                return Some(conn);
+            }
+        }
+    }
+
+    /// The configured limit, or most of what the endpoint itself was seen to allow.
+    fn idle_limit(&self, now: Instant) -> Duration {
+        match self.learned.get() {
+            Some((limit, seen)) if now.saturating_duration_since(seen) < FORGET_LIMIT => {
+                self.config.idle.min(limit.mul_f32(SAFE_SHARE))
+            }
+            Some(_) | None => self.config.idle,
+        }
+    }
+
+    fn take_shared(&self) -> Option<h2::client::Client> {
+        let now = Instant::now();
+        let mut shared = self.shared.borrow_mut();
+        // One that has ended or expired takes nothing more; what runs on it holds it by itself.
+        shared.retain(|one| one.client.is_open() && one.expires.is_none_or(|at| now < at));
+        shared
+            .iter()
+            .find(|one| !one.client.is_full())
+            .map(|one| one.client.clone())
+    }
+
+    /// Looks at every idle connection; drops those that have ended, learning from it, or been kept for long enough.
+    fn sweep(&self, cx: &mut Context<'_>, now: Instant) {
+        let limit = self.idle_limit(now);
+        let mut shortest: Option<Duration> = None;
+        self.idle.borrow_mut().retain(|Idle { conn, since }| {
+            let idle = now.saturating_duration_since(*since);
+            let conn = &mut *conn.borrow_mut();
+            let ended = conn.poll_gone(cx).is_ready() || conn.eof || !conn.input.is_empty();
+            if ended && conn.eof {
+                shortest = Some(shortest.map_or(idle, |other| other.min(idle)));
+            }
+            !ended && idle < limit
+        });
+        if let Some(closed_after) = shortest.filter(|idle| *idle >= MIN_LEARNED) {
+            let known = self
+                .learned
+                .get()
+                .map_or(closed_after, |(limit, _)| limit.min(closed_after));
+            self.learned.set(Some((known, now)));
+        }
+        let keep = |one: &Rc<SharedClient>| {
+            one.client.is_open()
+                && (one.client.in_flight() > 0 || one.expires.is_none_or(|at| now < at))
+        };
+        self.shared.borrow_mut().retain(keep);
+    }
+
+    /// Whether nothing is left of it and nobody has asked for a while.
+    fn is_forgotten(self: &Rc<Self>, now: Instant) -> bool {
+        let unused = now.saturating_duration_since(self.used.get()) > self.config.idle.max(SWEEP);
+        if unused {
+            self.idle.borrow_mut().clear();
+            self.shared
+                .borrow_mut()
+                .retain(|one| one.client.in_flight() > 0);
+        }
+        unused && self.open.get() == 0 && Rc::strong_count(self) == 1
+    }
+}
+
+impl Home for Lane {
+    fn take_back(self: Rc<Self>, conn: Shared) {
+        let now = Instant::now();
+        {
+            let conn = &mut *conn.borrow_mut();
+            conn.release_input();
+            let janitor = self.janitor.borrow().clone();
+            // Registers the janitor for what the connection says while it is idle.
+            let gone = conn
+                .poll_gone(&mut Context::from_waker(&janitor))
+                .is_ready();
+            if gone
+                || conn.eof
+                || !conn.input.is_empty()
+                || conn.expires.is_some_and(|at| now >= at)
+            {
+                return;
+            }
+        }
+        self.idle.borrow_mut().push(Idle { conn, since: now });
+    }
+}
+
+/// Asks the kernel, not the reactor: what has arrived in this turn is not known there yet.
+fn still_open(conn: &Shared, idle: Duration, now: Instant) -> bool {
+    let conn = conn.borrow();
+    if conn.eof || conn.expires.is_some_and(|at| now >= at) {
+        return false;
+    }
+    if idle < JUST_USED {
+        return true;
+    }
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    match SockRef::from(conn.io().socket()).peek(&mut byte) {
+        Ok(0) => false,
+        // Session tickets are readable on an idle TLS connection; on a plain one nothing may be.
+        Ok(_) => conn.io().secure(),
+        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+    }
+}
+
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_millis(500);
+/// The share of an endpoint's own idle limit after which we no longer trust a connection.
+const SAFE_SHARE: f32 = 0.8;
+/// A close sooner than this says nothing about idling.
+const MIN_LEARNED: Duration = Duration::from_millis(100);
+/// A learned limit is tried again after this.
+const FORGET_LIMIT: Duration = Duration::from_secs(600);
+/// A connection used this recently is used again without asking the kernel.
+const JUST_USED: Duration = Duration::from_millis(2);

@@ -1,0 +1,303 @@
+//! Every reason for which the proxy answers itself: the one table to status, gRPC code, label and what may follow.
+//!
+//! Nobody else builds an error response, so a person can tell the mesh's 503 from the app's: each carries
+//! `x-weft-reject` and says what happened.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::http::body::Body;
+use crate::http::grpc;
+use crate::http::headers::REJECT;
+use crate::http::malformed::Malformed;
+
+/// Why a request gets no answer from the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reject {
+    /// The request is not one that all readers read alike.
+    Malformed(Malformed),
+    /// The header came too slowly.
+    HeaderTimeout,
+    /// In explicit mode: the name is in no file and not in DNS.
+    UnknownService,
+    /// The request would come back to us.
+    Loop,
+    /// The method cannot be carried here.
+    Method,
+    /// Without redirection: no app is declared for this port.
+    NoApp,
+    /// The service has no endpoint.
+    NoEndpoint,
+    /// No TCP connection to the endpoint.
+    Connect,
+    /// No TCP connection to the endpoint in time.
+    ConnectTimeout,
+    /// The app does not listen; nothing has seen the request.
+    AppGone,
+    /// We have no certificate, and the endpoint needs one.
+    NoIdentity,
+    /// Mesh TLS with the endpoint failed.
+    Handshake,
+    /// The endpoint is not who discovery says it is.
+    WrongIdentity,
+    /// Too many connections to the endpoint.
+    PoolFull,
+    /// The connection was reset before the answer.
+    UpstreamReset,
+    /// The connection ended before the answer.
+    UpstreamClosed,
+    /// The answer is not one that all readers read alike.
+    UpstreamMalformed,
+    /// The caller's own body failed.
+    RequestBody,
+}
+
+/// Who is asking: what a refusal looks like depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Status, JSON body.
+    Http,
+    /// Trailers-only (gRPC PROTOCOL-HTTP2, Responses).
+    Grpc,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) status: StatusCode,
+    /// gRPC code, by the mapping of gRPC's http-grpc-status-mapping.
+    pub(crate) grpc: u8,
+    pub(crate) label: &'static str,
+    pub(crate) message: &'static str,
+    /// Nothing has processed the request: another endpoint may have it, whatever the method.
+    pub(crate) unprocessed: bool,
+}
+
+const INTERNAL: u8 = 13;
+const UNAVAILABLE: u8 = 14;
+const UNIMPLEMENTED: u8 = 12;
+
+impl Reject {
+    /// The row of this reason.
+    pub(crate) fn row(self) -> Row {
+        let row = |status, grpc, label, message, unprocessed| Row {
+            status,
+            grpc,
+            label,
+            message,
+            unprocessed,
+        };
+        let (bad_gateway, unavailable) = (StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE);
+        match self {
+            Self::Malformed(what) => row(
+                what.status(),
+                INTERNAL,
+                what.label(),
+                malformed_message(what),
+                false,
+            ),
+            Self::HeaderTimeout => row(
+                StatusCode::REQUEST_TIMEOUT,
+                UNAVAILABLE,
+                "header_timeout",
+                "the request header did not arrive in time",
+                false,
+            ),
+            Self::UnknownService => row(
+                StatusCode::NOT_FOUND,
+                UNAVAILABLE,
+                "unknown_service",
+                "no service of that name and port is known, and DNS knows none either",
+                false,
+            ),
+            Self::Loop => row(
+                StatusCode::LOOP_DETECTED,
+                INTERNAL,
+                "loop",
+                "the request would come back to this proxy",
+                false,
+            ),
+            Self::Method => row(
+                StatusCode::METHOD_NOT_ALLOWED,
+                UNIMPLEMENTED,
+                "method",
+                "this method cannot be carried here",
+                false,
+            ),
+            Self::NoApp => row(
+                StatusCode::NOT_FOUND,
+                UNAVAILABLE,
+                "no_app",
+                "no app is declared for this port; see WEFT_INBOUND_PORTS",
+                false,
+            ),
+            Self::NoEndpoint => row(
+                unavailable,
+                UNAVAILABLE,
+                "no_endpoint",
+                "the service has no endpoint",
+                false,
+            ),
+            Self::Connect => row(
+                bad_gateway,
+                UNAVAILABLE,
+                "connect",
+                "no connection to the endpoint",
+                false,
+            ),
+            Self::ConnectTimeout => row(
+                StatusCode::GATEWAY_TIMEOUT,
+                UNAVAILABLE,
+                "connect_timeout",
+                "no connection to the endpoint in time",
+                false,
+            ),
+            Self::AppGone => row(
+                unavailable,
+                UNAVAILABLE,
+                "app_gone",
+                "the app does not listen on its port",
+                true,
+            ),
+            Self::NoIdentity => row(
+                unavailable,
+                UNAVAILABLE,
+                "no_identity",
+                "the proxy has no certificate yet",
+                false,
+            ),
+            Self::Handshake => row(
+                bad_gateway,
+                UNAVAILABLE,
+                "handshake",
+                "mesh TLS with the endpoint failed",
+                false,
+            ),
+            Self::WrongIdentity => row(
+                bad_gateway,
+                UNAVAILABLE,
+                "wrong_identity",
+                "the endpoint has another identity than discovery says",
+                false,
+            ),
+            Self::PoolFull => row(
+                unavailable,
+                UNAVAILABLE,
+                "pool_full",
+                "too many connections to the endpoint",
+                true,
+            ),
+            Self::UpstreamReset => row(
+                bad_gateway,
+                UNAVAILABLE,
+                "upstream_reset",
+                "the connection was reset before the answer",
+                false,
+            ),
+            Self::UpstreamClosed => row(
+                bad_gateway,
+                UNAVAILABLE,
+                "upstream_closed",
+                "the connection ended before the answer",
+                false,
+            ),
+            Self::UpstreamMalformed => row(
+                bad_gateway,
+                INTERNAL,
+                "upstream_malformed",
+                "the answer was not well-formed HTTP",
+                false,
+            ),
+            Self::RequestBody => row(
+                StatusCode::BAD_REQUEST,
+                INTERNAL,
+                "request_body",
+                "the request body failed before its end",
+                false,
+            ),
+        }
+    }
+
+    /// Metric label and value of `x-weft-reject`.
+    pub(crate) fn label(self) -> &'static str {
+        self.row().label
+    }
+
+    /// The answer to `caller`.
+    pub(crate) fn response(self, caller: Caller) -> Response<Body> {
+        let row = self.row();
+        match caller {
+            Caller::Http => http_response(&row),
+            Caller::Grpc => grpc_response(&row),
+        }
+    }
+}
+
+fn malformed_message(what: Malformed) -> &'static str {
+    match what {
+        Malformed::HeaderTooLarge | Malformed::TooManyHeaders => {
+            "the request header is larger than the limit"
+        }
+        Malformed::TargetTooLong => "the request line is longer than the limit",
+        Malformed::Version => "only HTTP/1.0, HTTP/1.1 and HTTP/2 are served",
+        Malformed::HostMissing => "the request has no Host",
+        Malformed::HostSeveral => "the request has more than one Host",
+        Malformed::TeAndCl => "the request has both Transfer-Encoding and Content-Length",
+        Malformed::Path => "the path has no single reading",
+        _ => "the request is malformed; the reason is in this answer",
+    }
+}
+
+fn http_response(row: &Row) -> Response<Body> {
+    let body = format!(
+        r#"{{"status":"error","message":"{}","reason":"{}"}}"#,
+        row.message, row.label
+    );
+    let length = HeaderValue::from(body.len());
+    let mut response = Response::new(Body::from(Bytes::from(body)));
+    *response.status_mut() = row.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_LENGTH, length);
+    headers.insert(REJECT, HeaderValue::from_static(row.label));
+    response
+}
+
+fn grpc_response(row: &Row) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(grpc::STATUS, HeaderValue::from(u16::from(row.grpc)));
+    // The text is ours and printable, so it always makes a header value.
+    if let Ok(message) = HeaderValue::from_str(&grpc::encode_message(row.message)) {
+        headers.insert(grpc::MESSAGE, message);
+    }
+    headers.insert(REJECT, HeaderValue::from_static(row.label));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_http_caller_gets_status_label_and_reason() {
+        let response = Reject::NoEndpoint.response(Caller::Http);
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[REJECT], "no_endpoint");
+        assert_eq!(
+            response.headers()[CONTENT_LENGTH],
+            response.body().length().unwrap().to_string().as_str()
+        );
+    }
+
+    #[test]
+    fn a_grpc_caller_gets_trailers_only() {
+        let response = Reject::Connect.response(Caller::Grpc);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[grpc::STATUS], "14");
+        assert_eq!(response.headers()[REJECT], "connect");
+        assert!(response.body().is_end());
+    }
+}

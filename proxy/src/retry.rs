@@ -1,0 +1,136 @@
+//! The attempt loop: one request, one or more attempts, one answer.
+//!
+//! Nothing is sent twice unless that is safe: the method is, or nothing has processed the first attempt. What has not been
+//! processed is known here from `http/failure` and, between proxies, from a header that only a mesh peer may set.
+
+pub(crate) mod budget;
+pub(crate) mod replay;
+
+use http::{HeaderMap, HeaderName, Method, Request, Response, request};
+use tokio::time::Instant;
+
+use crate::http::body::Body;
+use crate::http::failure::Processed;
+use crate::reject::Reject;
+use budget::Budget;
+use replay::Kept;
+
+/// One attempt to be made.
+pub(crate) struct Attempt<'a> {
+    pub(crate) head: &'a request::Parts,
+    pub(crate) body: Body,
+    /// Counted from 1.
+    pub(crate) number: u32,
+    /// A kept connection has failed: use a new one.
+    pub(crate) fresh: bool,
+    /// Endpoints that have failed.
+    pub(crate) avoid: &'a [u64],
+}
+
+/// How an attempt failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) reject: Reject,
+    pub(crate) processed: Processed,
+    /// On a connection that had served before.
+    pub(crate) reused: bool,
+    pub(crate) endpoint: Option<u64>,
+}
+
+/// What an attempt brought.
+pub(crate) enum Outcome {
+    Answer(Response<Body>),
+    /// A mesh peer has handed the request back unprocessed, with this answer for want of a better one.
+    HandedBack {
+        answer: Response<Body>,
+        endpoint: u64,
+    },
+    Failed(Failed),
+}
+
+/// Makes attempts until one answers or no further one is allowed. The number made goes into `attempts`.
+///
+/// # Errors
+/// The reason of the last attempt.
+pub(crate) async fn run(
+    request: Request<Body>,
+    budget: &Budget,
+    attempts: &mut u32,
+    attempt: impl AsyncFn(Attempt<'_>) -> Outcome,
+) -> Result<Response<Body>, Reject> {
+    budget.deposit();
+    let (head, body) = request.into_parts();
+    let mut once = Some(body);
+    let kept = once.take_if(|body| !body.is_end()).map(Kept::new);
+    let mut avoid: Vec<u64> = Vec::new();
+    let mut fresh = false;
+    let mut counted = 0;
+    loop {
+        *attempts += 1;
+        let body = kept.as_ref().map_or_else(Body::empty, Kept::attempt);
+        let outcome = attempt(Attempt {
+            head: &head,
+            body,
+            number: *attempts,
+            fresh,
+            avoid: &avoid,
+        })
+        .await;
+        let whole = kept.as_ref().is_none_or(Kept::is_whole) && *attempts < MAX_ATTEMPTS;
+        match outcome {
+            Outcome::Answer(answer) => return Ok(answer),
+            Outcome::HandedBack { answer, endpoint } => {
+                if !whole || avoid.contains(&endpoint) {
+                    return Ok(answer);
+                }
+                avoid.push(endpoint);
+            }
+            Outcome::Failed(failed) => {
+                if !whole || !may_repeat(&failed, &head.method, &head.headers) {
+                    return Err(failed.reject);
+                }
+                if failed.reused && !fresh {
+                    // The connection was stale, the endpoint need not be: the same one, on a new connection.
+                    fresh = true;
+                    continue;
+                }
+                counted += u32::from(failed.processed == Processed::Maybe);
+                if counted >= DEFAULT_ATTEMPTS || (counted > 0 && !budget.withdraw(Instant::now()))
+                {
+                    return Err(failed.reject);
+                }
+                avoid.extend(failed.endpoint);
+            }
+        }
+    }
+}
+
+fn may_repeat(failed: &Failed, method: &Method, headers: &HeaderMap) -> bool {
+    match (failed.processed, failed.reject) {
+        // The next attempt would say the same.
+        (
+            _,
+            Reject::NoIdentity
+            | Reject::NoEndpoint
+            | Reject::RequestBody
+            | Reject::UpstreamMalformed,
+        ) => false,
+        (Processed::No, _) => true,
+        (Processed::Maybe, _) => is_idempotent(method) || headers.contains_key(IDEMPOTENCY_KEY),
+    }
+}
+
+/// RFC 9110 section 9.2.2: "PUT, DELETE, and safe request methods are idempotent".
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+/// The caller's word that sending twice has the effect of sending once (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Tries of what may have been processed, the first one included.
+const DEFAULT_ATTEMPTS: u32 = 2;
+/// Tries of what has not been processed: enough to walk past the dead endpoints of a rolling restart.
+const MAX_ATTEMPTS: u32 = 6;
