@@ -22,8 +22,8 @@ Usage: cargo run --release -p weft-bench -- [options]
   --json FILE             writes everything measured, round by round
   --weft-proxy PATH       a built weft-proxy (else cargo builds it)
   --weft-old PATH         a second weft-proxy, measured beside it as `weft-old`
-  --linkerd PATH          a linkerd2-proxy binary joins
-  --ztunnel PATH          a ztunnel binary joins
+  --ztunnel PATH          a ztunnel joins, built with `--features testing`
+  --linkerd PATH          not measured yet; says what it lacks
   --keep                  keeps configurations and logs
 
 WEFT_BENCH_ENVOY names the Envoy binary when it is neither in PATH nor installed with pip.";

@@ -35,17 +35,23 @@ pub(crate) struct Wiring<'a> {
     pub pki: &'a Pki,
 }
 
+/// The commands of a chain's processes, the one next to the client first, and where requests go in.
+pub(crate) struct Launch {
+    pub commands: Vec<Command>,
+    pub entry: Entry,
+}
+
 /// A running chain that has answered a request.
 pub(crate) struct Chain {
     pub name: String,
     pub protocol: Protocol,
     pub entry: Entry,
-    /// The proxy next to the client, then the one next to the app.
-    pub proxies: [Process; 2],
+    /// The proxy next to the client first.
+    pub proxies: Vec<Process>,
 }
 
 impl Chain {
-    /// Starts both proxies of `peer` and waits until a request passes. `None` when the peer does not speak the protocol.
+    /// Starts the proxies of `peer` and waits until a request passes. `None` when the peer does not speak the protocol.
     pub(crate) async fn start(
         peer: &Peer,
         protocol: Protocol,
@@ -65,20 +71,22 @@ impl Chain {
             dir: &dir,
             pki: &site.pki,
         };
-        let Some([mut first, mut second]) = peer.commands(&wiring)? else {
+        let Some(Launch { commands, entry }) = peer.launch(&wiring)? else {
             return Ok(None);
         };
-        let second = Process::start(&mut second, &dir.join("second.log"))?;
-        let first = Process::start(&mut first, &dir.join("first.log"))?;
-        let entry = Entry {
-            address: entry,
-            authority: "app".to_owned(),
+        let start = |(place, mut command): (usize, Command)| {
+            Process::start(&mut command, &dir.join(format!("{place}.log")))
         };
+        let proxies = commands
+            .into_iter()
+            .enumerate()
+            .map(start)
+            .collect::<anyhow::Result<_>>()?;
         let mut chain = Self {
             name: peer.name.clone(),
             protocol,
             entry,
-            proxies: [first, second],
+            proxies,
         };
         chain
             .wait_until_ready()
@@ -104,10 +112,16 @@ impl Chain {
     }
 
     pub(crate) fn last_words(&self) -> String {
-        self.proxies
-            .each_ref()
-            .map(Process::last_words)
-            .join("\n--\n")
+        let words: Vec<String> = self.proxies.iter().map(Process::last_words).collect();
+        words.join("\n--\n")
+    }
+
+    /// Reads something of each proxy's process.
+    pub(crate) fn each<T>(
+        &self,
+        read: impl Fn(&Process) -> std::io::Result<T>,
+    ) -> std::io::Result<Vec<T>> {
+        self.proxies.iter().map(read).collect()
     }
 }
 

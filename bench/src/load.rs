@@ -3,12 +3,12 @@
 //! It warms up, says `start`, counts for the length of a round, prints its [`Outcome`] as a line of JSON and then holds its
 //! connections open, so that memory can be read under load, until its standard input ends.
 
+mod entry;
 mod http1;
 mod http2;
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
+
+pub(crate) use self::entry::Entry;
 
 /// The protocol end to end: from the load generator to the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +49,6 @@ impl Protocol {
             Self::Http2 => "http2",
         }
     }
-}
-
-/// Where the requests of a chain go in.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    pub address: SocketAddr,
-    /// Host or `:authority`.
-    pub authority: String,
 }
 
 /// One round of load, as handed to the process that makes it.
@@ -223,10 +217,7 @@ mod tests {
                 let mut tasks = JoinSet::new();
                 tasks.spawn_local(crate::app::serve(http1, http2));
                 for (protocol, address) in rows {
-                    let entry = Entry {
-                        address,
-                        authority: "app".to_owned(),
-                    };
+                    let entry = Entry::at(address);
                     let plan = Plan {
                         protocol,
                         entry,

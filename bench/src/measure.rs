@@ -27,34 +27,35 @@ pub(crate) struct Section {
     pub failed: Vec<Missing>,
 }
 
-/// All that was measured of one chain; pairs are the proxy next to the client and the one next to the app.
+/// All that was measured of one chain, a value for each of its processes, the one next to the client first.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measured {
     pub name: String,
     /// After the first request has passed.
-    pub idle_rss_bytes: [u64; 2],
+    pub idle_rss_bytes: Vec<u64>,
     /// After the last round, with its connections open.
-    pub loaded_rss_bytes: [u64; 2],
+    pub loaded_rss_bytes: Vec<u64>,
     pub rounds: Vec<Round>,
 }
 
 /// One round of one chain.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Round {
-    pub cpu: [Duration; 2],
+    pub cpu: Vec<Duration>,
     pub load: Outcome,
 }
 
 impl Round {
-    /// CPU time of both proxies, in microseconds a request.
+    /// CPU time of all proxies, in microseconds a request.
     pub(crate) fn cpu_micros(&self) -> f64 {
-        let [first, second] = self.cpu_micros_each();
-        first + second
+        self.cpu_micros_each().iter().sum()
     }
 
-    pub(crate) fn cpu_micros_each(&self) -> [f64; 2] {
+    pub(crate) fn cpu_micros_each(&self) -> Vec<f64> {
         self.cpu
+            .iter()
             .map(|cpu| cpu.as_secs_f64() * 1e6 / self.load.requests as f64)
+            .collect()
     }
 
     pub(crate) fn requests_per_second(&self) -> f64 {
@@ -115,11 +116,11 @@ pub(crate) async fn run(
 
 impl Measured {
     fn idle(chain: &Chain) -> anyhow::Result<Self> {
-        let idle_rss_bytes = both(chain, Process::resident_bytes)?;
+        let idle_rss_bytes = chain.each(Process::resident_bytes)?;
         Ok(Self {
             name: chain.name.clone(),
             idle_rss_bytes,
-            loaded_rss_bytes: [0; 2],
+            loaded_rss_bytes: Vec::new(),
             rounds: Vec::new(),
         })
     }
@@ -127,22 +128,20 @@ impl Measured {
     fn round(&mut self, chain: &Chain, settings: &Settings) -> anyhow::Result<()> {
         let mut load = Load::start(&plan(chain, settings))?;
         ensure!(load.line()? == "start", "the load generator did not start");
-        let before = both(chain, Process::cpu)?;
+        let before = chain.each(Process::cpu)?;
         let outcome: Outcome = serde_json::from_str(&load.line()?)?;
-        let after = both(chain, Process::cpu)?;
-        self.loaded_rss_bytes = both(chain, Process::resident_bytes)?;
-        let ([first_before, second_before], [first, second]) = (before, after);
+        let after = chain.each(Process::cpu)?;
+        self.loaded_rss_bytes = chain.each(Process::resident_bytes)?;
         self.rounds.push(Round {
-            cpu: [first - first_before, second - second_before],
+            cpu: after
+                .iter()
+                .zip(before)
+                .map(|(after, before)| *after - before)
+                .collect(),
             load: outcome,
         });
         Ok(())
     }
-}
-
-fn both<T>(chain: &Chain, read: impl Fn(&Process) -> std::io::Result<T>) -> anyhow::Result<[T; 2]> {
-    let [first, second] = &chain.proxies;
-    Ok([read(first)?, read(second)?])
 }
 
 fn plan(chain: &Chain, settings: &Settings) -> Plan {

@@ -7,6 +7,7 @@ mod envoy;
 mod haproxy;
 mod nginx;
 mod weft;
+mod ztunnel;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,8 @@ use std::process::Command;
 use serde::Serialize;
 
 use crate::args::Settings;
-use crate::chain::Wiring;
+use crate::chain::{Launch, Wiring};
+use crate::load::Entry;
 
 /// An installed proxy.
 pub(crate) struct Peer {
@@ -37,6 +39,7 @@ enum Kind {
     Envoy,
     Haproxy,
     Nginx,
+    Ztunnel,
 }
 
 /// Finds all wanted proxies, in the order in which they take their turns.
@@ -61,22 +64,31 @@ pub(crate) fn find(settings: &Settings) -> (Vec<Peer>, Vec<Missing>) {
     join("envoy", Kind::Envoy, &envoy::find);
     join("haproxy", Kind::Haproxy, &haproxy::find);
     join("nginx", Kind::Nginx, &nginx::find);
-    for (name, binary) in [("linkerd", &settings.linkerd), ("ztunnel", &settings.ztunnel)] {
-        let reason = match binary {
-            Some(_) => "not configured here yet".to_owned(),
-            None => format!("give its binary with --{name} PATH"),
-        };
-        if settings.wants(name) {
-            missing.push(Missing { name: name.to_owned(), reason });
-        }
+    join("ztunnel", Kind::Ztunnel, &ztunnel::find);
+    if settings.wants("linkerd") {
+        missing.push(Missing {
+            name: "linkerd".to_owned(),
+            reason: linkerd_is_missing(settings).to_owned(),
+        });
     }
     (peers, missing)
+}
+
+/// linkerd2-proxy starts only with a control plane that answers for identity, destinations and policy.
+fn linkerd_is_missing(settings: &Settings) -> &'static str {
+    match settings.linkerd {
+        Some(_) => {
+            "needs Linkerd's control plane and redirection, which the bench does not set up yet"
+        }
+        None => "give its binary with --linkerd PATH",
+    }
 }
 
 impl Peer {
     fn new(name: &str, kind: Kind, binary: PathBuf) -> Result<Self, String> {
         let version = match kind {
             Kind::Weft => env!("CARGO_PKG_VERSION").to_owned(),
+            Kind::Ztunnel => "as given".to_owned(),
             Kind::Envoy => version(Command::new(&binary).arg("--version"))?,
             Kind::Haproxy | Kind::Nginx => version(Command::new(&binary).arg("-v"))?,
         };
@@ -88,15 +100,21 @@ impl Peer {
         })
     }
 
-    /// Returns the commands of the first and the second proxy, after writing their configuration. `None` when this peer
-    /// does not speak the protocol on all hops.
-    pub(crate) fn commands(&self, wiring: &Wiring<'_>) -> anyhow::Result<Option<[Command; 2]>> {
-        match self.kind {
-            Kind::Weft => weft::commands(&self.binary, wiring).map(Some),
-            Kind::Envoy => envoy::commands(&self.binary, wiring).map(Some),
-            Kind::Haproxy => haproxy::commands(&self.binary, wiring).map(Some),
-            Kind::Nginx => nginx::commands(&self.binary, wiring),
-        }
+    /// Returns what starts this peer as a chain, after writing its configuration. `None` when it does not speak the
+    /// protocol on all hops.
+    pub(crate) fn launch(&self, wiring: &Wiring<'_>) -> anyhow::Result<Option<Launch>> {
+        let binary = &self.binary;
+        let commands = match self.kind {
+            Kind::Weft => Some(weft::commands(binary, wiring)?),
+            Kind::Envoy => Some(envoy::commands(binary, wiring)?),
+            Kind::Haproxy => Some(haproxy::commands(binary, wiring)?),
+            Kind::Nginx => nginx::commands(binary, wiring)?,
+            Kind::Ztunnel => return ztunnel::launch(binary, wiring).map(Some),
+        };
+        Ok(commands.map(|commands| Launch {
+            commands: commands.into(),
+            entry: Entry::at(wiring.entry),
+        }))
     }
 }
 

@@ -60,19 +60,19 @@ struct Results {
     measured: Vec<Measured>,
 }
 
-/// Medians of one chain over its rounds. Pairs are the proxy next to the client and the one next to the app.
+/// Medians of one chain over its rounds. `_each` has a value for each process, the one next to the client first.
 #[derive(Clone, Debug, Serialize)]
 struct Summary {
     name: String,
     cpu_micros_per_request: f64,
-    cpu_micros_per_request_each: [f64; 2],
+    cpu_micros_per_request_each: Vec<f64>,
     requests_per_second: f64,
     p50_millis: f64,
     p99_millis: f64,
     idle_rss_mib: f64,
-    idle_rss_mib_each: [f64; 2],
+    idle_rss_mib_each: Vec<f64>,
     loaded_rss_mib: f64,
-    loaded_rss_mib_each: [f64; 2],
+    loaded_rss_mib_each: Vec<f64>,
     errors: u64,
 }
 
@@ -167,19 +167,20 @@ impl Results {
 impl Summary {
     fn new(chain: &Measured) -> Self {
         let over = |value: &dyn Fn(&Round) -> f64| median(chain.rounds.iter().map(value).collect());
-        let [first, second] =
-            [0, 1].map(|side: usize| over(&|round| pick(round.cpu_micros_each(), side)));
+        let sides = 0..chain.idle_rss_bytes.len();
+        let side =
+            |side: usize| over(&|round| round.cpu_micros_each().get(side).copied().unwrap_or(0.0));
         Self {
             name: chain.name.clone(),
             cpu_micros_per_request: over(&Round::cpu_micros),
-            cpu_micros_per_request_each: [first, second],
+            cpu_micros_per_request_each: sides.map(side).collect(),
             requests_per_second: over(&Round::requests_per_second),
             p50_millis: over(&|round| millis(round.load.p50)),
             p99_millis: over(&|round| millis(round.load.p99)),
             idle_rss_mib: mib(chain.idle_rss_bytes.iter().sum()),
-            idle_rss_mib_each: chain.idle_rss_bytes.map(mib),
+            idle_rss_mib_each: each_mib(&chain.idle_rss_bytes),
             loaded_rss_mib: mib(chain.loaded_rss_bytes.iter().sum()),
-            loaded_rss_mib_each: chain.loaded_rss_bytes.map(mib),
+            loaded_rss_mib_each: each_mib(&chain.loaded_rss_bytes),
             errors: chain.rounds.iter().map(|round| round.load.errors).sum(),
         }
     }
@@ -197,7 +198,7 @@ impl Ratio {
                     .collect(),
             )
         };
-        let memory = |bytes: fn(&Measured) -> [u64; 2]| {
+        let memory = |bytes: fn(&Measured) -> &[u64]| {
             let [of, to] = [first, other].map(|chain| bytes(chain).iter().sum());
             mib(of) / mib(to)
         };
@@ -208,14 +209,10 @@ impl Ratio {
             requests_per_second: over(&Round::requests_per_second),
             p50: over(&|round| millis(round.load.p50)),
             p99: over(&|round| millis(round.load.p99)),
-            idle_rss: memory(|chain| chain.idle_rss_bytes),
-            loaded_rss: memory(|chain| chain.loaded_rss_bytes),
+            idle_rss: memory(|chain| &chain.idle_rss_bytes),
+            loaded_rss: memory(|chain| &chain.loaded_rss_bytes),
         }
     }
-}
-
-fn pick([first, second]: [f64; 2], side: usize) -> f64 {
-    if side == 0 { first } else { second }
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -224,6 +221,10 @@ fn millis(duration: Duration) -> f64 {
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / (1024.0 * 1024.0)
+}
+
+fn each_mib(bytes: &[u64]) -> Vec<f64> {
+    bytes.iter().copied().map(mib).collect()
 }
 
 /// Returns the middle value, or the mean of both; 0 for none.
@@ -249,7 +250,7 @@ mod tests {
 
     fn measured(name: &str, cpu_millis: &[u64]) -> Measured {
         let round = |cpu: &u64| Round {
-            cpu: [Duration::from_millis(*cpu), Duration::from_millis(*cpu)],
+            cpu: vec![Duration::from_millis(*cpu), Duration::from_millis(*cpu)],
             load: Outcome {
                 requests: 1000,
                 errors: 0,
@@ -258,10 +259,10 @@ mod tests {
                 p99: Duration::from_millis(2),
             },
         };
-        let memory = [10 * 1024 * 1024; 2];
+        let memory = vec![10 * 1024 * 1024; 2];
         Measured {
             name: name.to_owned(),
-            idle_rss_bytes: memory,
+            idle_rss_bytes: memory.clone(),
             loaded_rss_bytes: memory,
             rounds: cpu_millis.iter().map(round).collect(),
         }

@@ -40,7 +40,7 @@ pub(crate) async fn drive(mut client: Client, tally: Rc<Tally>) {
 
 impl Client {
     pub(crate) async fn new(entry: Entry) -> anyhow::Result<Self> {
-        let stream = connect(&entry).await?;
+        let stream = entry.connect().await?;
         let request = format!(
             "GET /bench HTTP/1.1\r\nhost: {}\r\nuser-agent: weft-bench\r\n\r\n",
             entry.authority
@@ -71,7 +71,7 @@ impl Client {
 
     async fn reconnect(&mut self) -> anyhow::Result<()> {
         self.buffer.clear();
-        self.stream = connect(&self.entry).await?;
+        self.stream = self.entry.connect().await?;
         Ok(())
     }
 
@@ -83,12 +83,6 @@ impl Client {
         );
         Ok(())
     }
-}
-
-async fn connect(entry: &Entry) -> anyhow::Result<TcpStream> {
-    let stream = TcpStream::connect(entry.address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// Returns the length of a complete head, and of the body that follows it.

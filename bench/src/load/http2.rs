@@ -6,7 +6,6 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Request, StatusCode, Uri};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -37,8 +36,7 @@ pub(crate) async fn drive(mut client: Client, tally: Rc<Tally>) {
 impl Client {
     /// Connects; the connection itself is driven by one of `tasks`.
     pub(crate) async fn new(entry: &Entry, tasks: &mut JoinSet<()>) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(entry.address).await?;
-        stream.set_nodelay(true)?;
+        let stream = entry.connect().await?;
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)

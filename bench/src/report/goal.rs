@@ -45,13 +45,15 @@ pub(super) fn reached(results: &Results) -> Vec<Goal> {
         .summaries
         .iter()
         .filter(|summary| summary.name == "weft");
-    let idle = weft.map(|summary| {
-        let [first, second] = summary.idle_rss_mib_each;
-        Goal {
-            what: "idle MB of a proxy".to_owned(),
-            figure: first.max(second) * MEGABYTES_A_MIB,
-            limit: IDLE_MEGABYTES,
-        }
+    let idle = weft.map(|summary| Goal {
+        what: "idle MB of a proxy".to_owned(),
+        figure: summary
+            .idle_rss_mib_each
+            .iter()
+            .copied()
+            .fold(0.0, f64::max)
+            * MEGABYTES_A_MIB,
+        limit: IDLE_MEGABYTES,
     });
     cpu.chain(idle).collect()
 }

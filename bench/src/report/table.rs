@@ -69,14 +69,14 @@ impl Display for Summary {
             "{:<20}{:>8.1} {:>15}{:>10.0}{:>9.2}{:>9.2}{:>9.1} {:>13}{:>9.1} {:>13}",
             self.name,
             self.cpu_micros_per_request,
-            pair(self.cpu_micros_per_request_each),
+            sum_of(&self.cpu_micros_per_request_each),
             self.requests_per_second,
             self.p50_millis,
             self.p99_millis,
             self.idle_rss_mib,
-            pair(self.idle_rss_mib_each),
+            sum_of(&self.idle_rss_mib_each),
             self.loaded_rss_mib,
-            pair(self.loaded_rss_mib_each),
+            sum_of(&self.loaded_rss_mib_each),
         )?;
         match self.errors {
             0 => Ok(()),
@@ -103,8 +103,9 @@ impl Display for Ratio {
     }
 }
 
-fn pair([first, second]: [f64; 2]) -> String {
-    format!("{first:.1} + {second:.1}")
+fn sum_of(values: &[f64]) -> String {
+    let values: Vec<String> = values.iter().map(|value| format!("{value:.1}")).collect();
+    values.join(" + ")
 }
 
 /// As wide as the rows' columns.
