@@ -9,6 +9,10 @@ mod admin;
 mod backoff;
 mod balance;
 mod discovery;
+mod filter {
+    // The other filters are declared with the data path.
+    pub(crate) mod trace;
+}
 mod identity;
 pub mod redirect;
 mod telemetry;

@@ -1,1 +1,112 @@
-//! Telemetry: record.
+//! What the data path tells telemetry: plain facts of a connection, a destination and a finished request.
+//!
+//! Filled by the data path as it goes, read once at the end by `telemetry.rs`. Nothing here is counted or sent.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use tokio::time::Instant;
+use weft_policy::spiffe::SpiffeId;
+
+use crate::discovery::ServiceName;
+
+/// Relative to the pod: from others to our app, or from our app to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// Facts of one downstream connection, made once.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionFacts {
+    pub(crate) direction: Direction,
+    pub(crate) client: SocketAddr,
+    /// The verified caller of an inbound connection.
+    pub(crate) peer: Option<SpiffeId>,
+    /// Mutual TLS on the downstream side.
+    pub(crate) secure: bool,
+}
+
+/// Where a request or connection went.
+#[derive(Clone, Debug)]
+pub(crate) struct DestinationFacts {
+    pub(crate) service: Arc<ServiceName>,
+    pub(crate) endpoint: Option<SocketAddr>,
+    /// The verified identity of the endpoint of an outbound request.
+    pub(crate) peer: Option<SpiffeId>,
+    /// Mutual TLS on the upstream side.
+    pub(crate) secure: bool,
+}
+
+/// One request, from its head to the last byte of its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestRecord {
+    pub(crate) connection: Rc<ConnectionFacts>,
+    /// `None` when it was refused before it had one.
+    pub(crate) destination: Option<DestinationFacts>,
+    pub(crate) trace: TraceContext,
+    pub(crate) method: Method,
+    /// Path and query, with the authority where the request had it there.
+    pub(crate) uri: Uri,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) user_agent: Option<HeaderValue>,
+    pub(crate) version: Version,
+    pub(crate) grpc: bool,
+    pub(crate) start: Instant,
+    /// The same moment by the clock on the wall.
+    pub(crate) started: SystemTime,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) grpc_status: Option<u16>,
+    /// Why this proxy answered itself: a label of `reject.rs`.
+    pub(crate) reject: Option<&'static str>,
+    pub(crate) attempts: u32,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    /// From `start` to the head of the answer.
+    pub(crate) first_byte: Option<Duration>,
+    pub(crate) upgraded: bool,
+    pub(crate) end: End,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum End {
+    Complete,
+    /// The caller went away before the answer was complete.
+    DownstreamGone,
+    /// The answer broke off.
+    UpstreamFailed,
+    /// This proxy answered itself.
+    Rejected,
+}
+
+/// One opaque connection, from the first byte to the last.
+#[derive(Clone, Debug)]
+pub(crate) struct TcpRecord {
+    pub(crate) connection: Rc<ConnectionFacts>,
+    pub(crate) destination: Option<DestinationFacts>,
+    pub(crate) start: Instant,
+    /// The same moment by the clock on the wall.
+    pub(crate) started: SystemTime,
+    /// Bytes from downstream to upstream.
+    pub(crate) sent: u64,
+    /// Bytes from upstream to downstream.
+    pub(crate) received: u64,
+    pub(crate) trace: TraceContext,
+    /// A short fixed word: what broke it.
+    pub(crate) error: Option<&'static str>,
+}
+
+/// The place of a request in its trace (W3C Trace Context); `span_id` is our own span and the parent of the next hop's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TraceContext {
+    pub(crate) trace_id: [u8; 16],
+    pub(crate) span_id: [u8; 8],
+    /// `None` at the root of a trace.
+    pub(crate) parent_id: Option<[u8; 8]>,
+    pub(crate) sampled: bool,
+}

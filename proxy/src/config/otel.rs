@@ -1,0 +1,224 @@
+//! Where spans go and what they say of us: the `OTEL_*` variables of OpenTelemetry's specification.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::env::EnvReader;
+use super::kind::{COUNT, HTTP_URL, Kind, MILLISECONDS, PATH};
+
+/// Span export and the resource attributes of our spans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Otel {
+    /// `None` where no collector is configured, or export is switched off.
+    pub(crate) export: Option<OtlpExport>,
+    /// What this workload is, `service.name` among it.
+    pub(crate) resource: Vec<(String, String)>,
+}
+
+/// A collector, and how to send to it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct OtlpExport {
+    /// With the path of the traces for `http/protobuf`.
+    pub(crate) endpoint: Uri,
+    pub(crate) protocol: OtlpProtocol,
+    /// With every request; where access tokens are.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) timeout: Duration,
+    /// Roots for an `https` endpoint.
+    pub(crate) certificate: PathBuf,
+    pub(crate) batch: Batch,
+}
+
+impl std::fmt::Debug for OtlpExport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("OtlpExport")
+            .field("endpoint", &self.endpoint)
+            .field("protocol", &self.protocol)
+            .field("headers", &headers)
+            .field("timeout", &self.timeout)
+            .field("certificate", &self.certificate)
+            .field("batch", &self.batch)
+            .finish()
+    }
+}
+
+/// How spans wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Longest wait before a batch that is not full is sent.
+    pub(crate) delay: Duration,
+    pub(crate) export_timeout: Duration,
+    /// Spans beyond these are dropped and counted.
+    pub(crate) queue: usize,
+    pub(crate) size: usize,
+}
+
+/// The forms of OTLP that we write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OtlpProtocol {
+    Grpc,
+    HttpProtobuf,
+}
+
+impl Otel {
+    /// `resource` is what we know ourselves; the variables win over it.
+    pub(super) fn read(
+        env: &mut EnvReader<impl Fn(&str) -> Option<String>>,
+        resource: &[(&str, Option<&String>)],
+    ) -> Self {
+        let off = env.choice(
+            "OTEL_SDK_DISABLED",
+            "false",
+            &[("false", false), ("true", true)],
+        );
+        let exporter = env.choice(
+            "OTEL_TRACES_EXPORTER",
+            "otlp",
+            &[("otlp", true), ("none", false)],
+        );
+        let export = OtlpExport::read(env).filter(|_| exporter && !off);
+        let mut own: Vec<(String, String)> = Vec::new();
+        for (name, value) in resource {
+            own.extend(value.map(|value| ((*name).to_owned(), value.clone())));
+        }
+        for (name, value) in env.or("OTEL_RESOURCE_ATTRIBUTES", "", PAIRS) {
+            set(&mut own, &name, value);
+        }
+        if let Some(name) = env.optional("OTEL_SERVICE_NAME", TEXT) {
+            set(&mut own, "service.name", name);
+        }
+        Self {
+            export,
+            resource: own,
+        }
+    }
+}
+
+fn set(pairs: &mut Vec<(String, String)>, name: &str, value: String) {
+    match pairs.iter_mut().find(|(known, _)| known == name) {
+        Some(known) => known.1 = value,
+        None => pairs.push((name.to_owned(), value)),
+    }
+}
+
+impl OtlpExport {
+    /// The variables of traces win over those of all signals.
+    #[rustfmt::skip]
+    fn read(env: &mut EnvReader<impl Fn(&str) -> Option<String>>) -> Option<Self> {
+        let all = env.optional("OTEL_EXPORTER_OTLP_ENDPOINT", HTTP_URL);
+        let traces = env.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", HTTP_URL);
+        let protocol = env.optional("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOL);
+        let protocol = env.optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", PROTOCOL).or(protocol);
+        let headers = env.or("OTEL_EXPORTER_OTLP_HEADERS", "", HEADERS);
+        let headers = env.optional("OTEL_EXPORTER_OTLP_TRACES_HEADERS", HEADERS).unwrap_or(headers);
+        let timeout = env.or("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", MILLISECONDS);
+        let timeout = env.optional("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", MILLISECONDS).unwrap_or(timeout);
+        let certificate = env.or("OTEL_EXPORTER_OTLP_CERTIFICATE", "/etc/ssl/certs/ca-certificates.crt", PATH);
+        let certificate = env.optional("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", PATH).unwrap_or(certificate);
+        let batch = Batch {
+            delay: env.or("OTEL_BSP_SCHEDULE_DELAY", "5000", MILLISECONDS),
+            export_timeout: env.or("OTEL_BSP_EXPORT_TIMEOUT", "30000", MILLISECONDS),
+            queue: env.or("OTEL_BSP_MAX_QUEUE_SIZE", "2048", COUNT),
+            size: env.or("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", COUNT),
+        };
+        let endpoint: Uri = traces.as_ref().or(all.as_ref())?.parse().ok()?;
+        let protocol = protocol.unwrap_or_else(|| protocol_of(&endpoint));
+        let endpoint = match (protocol, traces) {
+            (OtlpProtocol::HttpProtobuf, None) => with_traces_path(&endpoint)?,
+            (OtlpProtocol::HttpProtobuf, Some(_)) | (OtlpProtocol::Grpc, _) => endpoint,
+        };
+        Some(Self { endpoint, protocol, headers, timeout, certificate, batch })
+    }
+}
+
+/// 4317 is the port of OTLP over gRPC; the specification's default for all others is `http/protobuf`.
+fn protocol_of(endpoint: &Uri) -> OtlpProtocol {
+    match endpoint.port_u16() {
+        Some(4317) => OtlpProtocol::Grpc,
+        Some(_) | None => OtlpProtocol::HttpProtobuf,
+    }
+}
+
+/// "the signal-specific URL is constructed by appending `v1/traces`" (OTLP exporter, endpoint URLs).
+fn with_traces_path(endpoint: &Uri) -> Option<Uri> {
+    let path = format!("{}/v1/traces", endpoint.path().trim_end_matches('/'));
+    let mut parts = endpoint.clone().into_parts();
+    parts.path_and_query = Some(path.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+const PROTOCOL: Kind<OtlpProtocol> = Kind {
+    parse: |text| match text {
+        "grpc" => Ok(OtlpProtocol::Grpc),
+        "http/protobuf" => Ok(OtlpProtocol::HttpProtobuf),
+        _ => Err("is no protocol that we write".to_owned()),
+    },
+    fix: "write grpc or http/protobuf",
+};
+
+const TEXT: Kind<String> = Kind {
+    parse: |text| Ok(text.to_owned()),
+    fix: "write any text",
+};
+
+/// W3C Baggage: `name=value` separated by commas, values with per cent encoding, properties after `;` ignored.
+const PAIRS: Kind<Vec<(String, String)>> = Kind {
+    parse: pairs,
+    fix: "write name=value, several separated by commas",
+};
+
+const HEADERS: Kind<Vec<(HeaderName, HeaderValue)>> = Kind {
+    parse: |text| pairs(text)?.into_iter().map(header).collect(),
+    fix: "write name=value, several separated by commas, with per cent encoding in values",
+};
+
+fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
+    let members = text
+        .split(',')
+        .map(str::trim)
+        .filter(|member| !member.is_empty());
+    members.map(pair).collect()
+}
+
+/// Never says the value: it may be a secret.
+fn pair(member: &str) -> Result<(String, String), String> {
+    let member = member.split(';').next().unwrap_or(member);
+    let (name, value) = member.split_once('=').ok_or("has a member without '='")?;
+    let name = name.trim();
+    if name.is_empty() {
+        return Err("has a member without a name".to_owned());
+    }
+    match percent_decoded(value.trim()) {
+        Some(value) => Ok((name.to_owned(), value)),
+        None => Err(format!("has wrong per cent encoding in {name:?}")),
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let decoded = match byte {
+            b'%' => 16 * hex(rest.next()?)? + hex(rest.next()?)?,
+            plain => plain,
+        };
+        bytes.push(decoded);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+fn header((name, value): (String, String)) -> Result<(HeaderName, HeaderValue), String> {
+    let bad = || format!("has the header {name:?}, which cannot be sent");
+    let parsed: HeaderName = name.to_ascii_lowercase().parse().or(Err(bad()))?;
+    let mut value = HeaderValue::from_str(&value).or(Err(bad()))?;
+    value.set_sensitive(true);
+    Ok((parsed, value))
+}
