@@ -95,7 +95,7 @@ fn among(
         member.weight > 0 && member.endpoint.is_available(now) && wanted(&member.endpoint)
     };
     endpoints.tiers().iter().find_map(|tier| {
-        let first = draw(tier, &eligible)?;
+        let first = draw(tier, eligible)?;
         let second = draw(tier, |member| {
             eligible(member) && member.endpoint.id != first.endpoint.id
         });

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::cache::{Cache, Question, Resolved};
+use self::cache::{Cache, Question, Resolved, Waiting};
 use self::directory::Directory;
 use self::dns::DnsSource;
 use self::endpoint::{Endpoints, Member};
@@ -117,7 +117,10 @@ impl Discovery {
     async fn ask(&self, name: ServiceName) -> Result<Arc<Service>, LookupError> {
         let (answer, answered) = oneshot::channel();
         self.questions
-            .send(Question { name, answer })
+            .send(Question {
+                name,
+                answer: Waiting(answer),
+            })
             .await
             .map_err(|_closed| LookupError::Stopped)?;
         answered.await.map_err(|_closed| LookupError::Stopped)?

@@ -9,6 +9,7 @@
 //!
 //! Names come from the application, so their number is bounded, and so is the number of lookups that run.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ use crate::discovery::dns::{Answer, DnsSource, Failure};
 use crate::discovery::name::Key;
 use crate::discovery::{LookupError, Service, ServiceName, Shared};
 
+mod entry;
 mod names;
 
 /// Answers questions and refreshes names, on the control thread.
@@ -106,7 +108,20 @@ impl<'a> Cache<'a> {
 #[derive(Debug)]
 pub(in crate::discovery) struct Question {
     pub(in crate::discovery) name: ServiceName,
-    pub(in crate::discovery) answer: oneshot::Sender<Result<Arc<Service>, LookupError>>,
+    pub(in crate::discovery) answer: Waiting,
+}
+
+/// Somebody who waits for a name.
+#[derive(Debug)]
+pub(in crate::discovery) struct Waiting(
+    pub(in crate::discovery) oneshot::Sender<Result<Arc<Service>, LookupError>>,
+);
+
+impl Waiting {
+    fn tell(self, outcome: Result<Arc<Service>, LookupError>) {
+        // Who asked may have given up.
+        let _unheard = self.0.send(outcome);
+    }
 }
 
 /// The fresh names, as workers see them; a snapshot.
@@ -139,7 +154,21 @@ struct Held {
     used: AtomicBool,
 }
 
-type Id = Arc<[u8]>;
+/// The [`Key`] of a name that is held; a clone is one reference count.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Id(Arc<[u8]>);
+
+impl From<&Key> for Id {
+    fn from(key: &Key) -> Self {
+        Self(key.as_bytes().into())
+    }
+}
+
+impl Borrow<[u8]> for Id {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// Limit of a lookup; a little less than a caller waits, so that it learns the reason.
 const MAX_LOOKUP: Duration = Duration::from_millis(4_500);

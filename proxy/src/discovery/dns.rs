@@ -111,7 +111,7 @@ impl Upstream {
                 Err(Failure::NotFound { ttl }) => outcome = outcome.after_not_found(ttl),
                 // A server that fails for one domain may serve the next one, as with glibc; but one that is away is away.
                 Err(Failure::Unanswered(error @ NetError::Dns(_))) => {
-                    outcome = Failure::Unanswered(error)
+                    outcome = Failure::Unanswered(error);
                 }
                 Err(unanswered) => return Err(unanswered),
             }
@@ -246,11 +246,13 @@ impl Upstream {
     }
 
     async fn records(&self, name: Name, kind: RecordType) -> Result<Lookup, Failure> {
-        if let Some(listed) = self
-            .hosts
-            .lookup_static_host(&Query::query(name.clone(), kind))
-        {
-            return Ok(listed);
+        let listed = |kind| {
+            self.hosts
+                .lookup_static_host(&Query::query(name.clone(), kind))
+        };
+        // A host that is listed with one family has no address of the other, whatever DNS says.
+        if self.in_hosts(&name) {
+            return listed(kind).ok_or(Failure::NotFound { ttl: None });
         }
         let lookup = self.resolver.lookup(name, kind).await?;
         // A chain of CNAMEs that ends nowhere has answers, but not of the kind.

@@ -138,3 +138,6 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Mistakes that are told of; with more, the file is no services file at all.
 const MAX_SHOWN: usize = 20;
+
+#[cfg(test)]
+mod tests;

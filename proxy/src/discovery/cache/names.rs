@@ -2,18 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{debug, warn};
 
-use crate::discovery::cache::{Held, Id, Question};
+use crate::discovery::cache::entry::{Entry, State, retire};
+use crate::discovery::cache::{Held, Id, Question, Waiting};
 use crate::discovery::dns::{Answer, Failure};
-use crate::discovery::endpoint::{Endpoint, Endpoints, Member};
 use crate::discovery::name::Key;
 use crate::discovery::{LookupError, Service, ServiceName, Shared};
 
@@ -33,33 +30,6 @@ pub(super) struct Names<'a> {
     shared: &'a Shared,
 }
 
-#[derive(Debug)]
-struct Entry {
-    name: Arc<ServiceName>,
-    /// With the last good answer; published in every state but dormant.
-    service: Option<Arc<Service>>,
-    state: State,
-    /// Lookups in a row that nobody answered.
-    failures: u32,
-    last_used: Instant,
-    due: Option<Instant>,
-}
-
-#[derive(Debug)]
-enum State {
-    Asked {
-        waiting: Vec<Waiting>,
-    },
-    Fresh,
-    /// Missing if there is no service, else served from the last good answer.
-    Failed {
-        error: LookupError,
-    },
-    Dormant,
-}
-
-type Waiting = oneshot::Sender<Result<Arc<Service>, LookupError>>;
-
 impl<'a> Names<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         Self {
@@ -73,7 +43,7 @@ impl<'a> Names<'a> {
     /// Answers `question` if that is possible, or has it wait for a lookup, returned if it must be started.
     pub(super) fn ask(&mut self, question: Question, now: Instant) -> Option<Lookup> {
         let Question { name, answer } = question;
-        let id: Id = Key::new(&name.host, name.port)?.as_bytes().into();
+        let id = Id::from(&Key::new(&name.host, name.port)?);
         let Some(entry) = self.entries.get_mut(&id) else {
             return self.ask_first(id, name, answer, now);
         };
@@ -85,7 +55,7 @@ impl<'a> Names<'a> {
             }
             State::Dormant => self.begin(id, vec![answer]),
             State::Fresh | State::Failed { .. } => {
-                reply(answer, entry.outcome());
+                answer.tell(entry.outcome());
                 None
             }
         }
@@ -99,10 +69,10 @@ impl<'a> Names<'a> {
         now: Instant,
     ) -> Option<Lookup> {
         if self.asked >= MAX_LOOKUPS || !self.make_room() {
-            reply(answer, Err(LookupError::Overloaded { host: name.host }));
+            answer.tell(Err(LookupError::Overloaded { host: name.host }));
             return None;
         }
-        self.entries.insert(Arc::clone(&id), Entry::new(name, now));
+        self.entries.insert(id.clone(), Entry::new(name, now));
         self.begin(id, vec![answer])
     }
 
@@ -173,13 +143,13 @@ impl<'a> Names<'a> {
         }
         waiting
             .into_iter()
-            .for_each(|waiting| reply(waiting, outcome.clone()));
+            .for_each(|waiting| waiting.tell(outcome.clone()));
     }
 
     fn begin(&mut self, id: Id, waiting: Vec<Waiting>) -> Option<Lookup> {
         let entry = self.entries.get_mut(&id)?;
         if let Some(due) = entry.due.take() {
-            self.due.remove(&(due, Arc::clone(&id)));
+            self.due.remove(&(due, id.clone()));
         }
         entry.state = State::Asked { waiting };
         self.asked += 1;
@@ -196,9 +166,9 @@ impl<'a> Names<'a> {
         };
         entry.state = state;
         if let Some(due) = entry.due.replace(until) {
-            self.due.remove(&(due, Arc::clone(id)));
+            self.due.remove(&(due, id.clone()));
         }
-        self.due.insert((until, Arc::clone(id)));
+        self.due.insert((until, id.clone()));
     }
 
     fn forget(&mut self, id: &Id) {
@@ -206,7 +176,7 @@ impl<'a> Names<'a> {
             return;
         };
         if let Some(due) = entry.due {
-            self.due.remove(&(due, Arc::clone(id)));
+            self.due.remove(&(due, id.clone()));
         }
         entry
             .service
@@ -233,7 +203,7 @@ impl<'a> Names<'a> {
         };
         let least =
             resting.min_by_key(|(id, entry)| (entry.service.is_some(), used(id), entry.last_used));
-        let Some(id) = least.map(|(id, _)| Arc::clone(id)) else {
+        let Some(id) = least.map(|(id, _)| id.clone()) else {
             return false;
         };
         self.forget(&id);
@@ -262,7 +232,7 @@ impl<'a> Names<'a> {
             service: Arc::clone(service),
             used: AtomicBool::new(false),
         };
-        next.0.insert(Arc::clone(id), Arc::new(held));
+        next.0.insert(id.clone(), Arc::new(held));
         self.shared.store_resolved(next);
     }
 
@@ -276,138 +246,11 @@ impl<'a> Names<'a> {
     }
 }
 
-impl Entry {
-    fn new(name: ServiceName, now: Instant) -> Self {
-        let name = Arc::new(name);
-        Self {
-            name,
-            service: None,
-            state: State::Dormant,
-            failures: 0,
-            last_used: now,
-            due: None,
-        }
-    }
-
-    /// What those who ask are told.
-    fn outcome(&self) -> Result<Arc<Service>, LookupError> {
-        match (&self.service, &self.state) {
-            (Some(service), _) => Ok(Arc::clone(service)),
-            (None, State::Failed { error }) => Err(error.clone()),
-            (None, _) => Err(LookupError::NotFound {
-                host: Arc::clone(&self.name.host),
-            }),
-        }
-    }
-
-    fn succeeded(&mut self, answer: &Answer, now: Instant) -> (State, Instant) {
-        self.failures = 0;
-        let service = self.service.get_or_insert_with(|| {
-            let name = Arc::clone(&self.name);
-            Arc::new(Service::new(name, None, Endpoints::default()))
-        });
-        update(service, answer, now);
-        (State::Fresh, now + answer.ttl.clamp(MIN_TTL, MAX_TTL))
-    }
-
-    fn not_found(&mut self, ttl: Option<Duration>, now: Instant) -> (State, Instant) {
-        self.failures = 0;
-        let host = Arc::clone(&self.name.host);
-        if let Some(service) = self.service.take() {
-            warn!(%host, "host does not exist any more");
-            retire(&service.endpoints());
-        }
-        let until = now
-            + ttl
-                .unwrap_or(MAX_MISSING_TTL)
-                .clamp(MIN_TTL, MAX_MISSING_TTL);
-        (
-            State::Failed {
-                error: LookupError::NotFound { host },
-            },
-            until,
-        )
-    }
-
-    fn unanswered(&mut self, error: LookupError, now: Instant) -> (State, Instant) {
-        self.failures += 1;
-        if self.failures == 1 && self.service.is_some() {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "no answer, the last good one stays"
-            );
-        } else {
-            debug!(
-                error = &error as &dyn std::error::Error,
-                failures = self.failures,
-                "no answer"
-            );
-        }
-        let limit = if self.service.is_some() {
-            MAX_RETRY_DELAY
-        } else {
-            MAX_MISSING_TTL
-        };
-        let delay = MIN_TTL
-            .saturating_mul(1 << (self.failures - 1).min(10))
-            .min(limit);
-        (
-            State::Failed { error },
-            now + delay.mul_f64(0.8 + 0.2 * fastrand::f64()),
-        )
-    }
-}
-
-/// Brings `answer` into `service`; endpoints that it had before are kept as they are.
-fn update(service: &Service, answer: &Answer, now: Instant) {
-    let before = service.endpoints();
-    let mut gone: HashMap<SocketAddr, &Arc<Endpoint>> = before
-        .iter()
-        .map(|member| (member.endpoint.address, &member.endpoint))
-        .collect();
-    let mut members: HashMap<SocketAddr, Member> = HashMap::new();
-    for target in &answer.targets {
-        // Several records of one address, as with SRV, count once.
-        members.entry(target.address).or_insert_with(|| {
-            let same = gone.remove(&target.address);
-            let new = || Arc::new(Endpoint::new(target.address, None, None, now));
-            Member {
-                endpoint: same.map_or_else(new, Arc::clone),
-                weight: target.weight,
-                priority: target.priority,
-            }
-        });
-    }
-    gone.values().for_each(|endpoint| endpoint.retire());
-    service.set_endpoints(Endpoints::new(members.into_values().collect()));
-}
-
-fn retire(endpoints: &Endpoints) {
-    endpoints.iter().for_each(|member| member.endpoint.retire());
-}
-
-fn reply(waiting: Waiting, outcome: Result<Arc<Service>, LookupError>) {
-    // Who asked may have given up.
-    let _unheard = waiting.send(outcome);
-}
-
 /// Names that are held; those that are missed the least go first.
 const MAX_NAMES: usize = 1024;
 
 /// Lookups that may run when a new name is asked for.
 const MAX_LOOKUPS: usize = 128;
-
-/// Shortest time between two lookups of a name.
-const MIN_TTL: Duration = Duration::from_secs(1);
-
-/// Longest time that an answer is trusted, whatever its TTL; also that of the hosts file, which has none.
-const MAX_TTL: Duration = Duration::from_secs(300);
-
-/// Longest time that a name counts as missing.
-const MAX_MISSING_TTL: Duration = Duration::from_secs(5);
-
-/// Longest time between two tries while nobody answers.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// Time without use after which the last good answer is forgotten, and its endpoints are retired.
 const MAX_IDLE: Duration = Duration::from_secs(300);

@@ -86,7 +86,7 @@ pub(in crate::discovery::dns) struct Settings {
 }
 
 impl Settings {
-    fn of(source: &DnsSource) -> Self {
+    pub(in crate::discovery::dns) fn of(source: &DnsSource) -> Self {
         match source {
             DnsSource::System => Self::system(),
             DnsSource::Servers(servers) => Self::servers(servers),
