@@ -28,7 +28,7 @@ use crate::listener::{self, Limit};
 use crate::pool::{Pool, PoolConfig};
 use crate::retry::budget::Budget;
 use crate::tasks::Tasks;
-use crate::telemetry::{Telemetry, WorkerTelemetry};
+use crate::telemetry::Telemetry;
 use crate::tls::accept::AcceptConfigs;
 use crate::{inbound, outbound};
 
@@ -93,7 +93,7 @@ struct Sockets {
 /// # Errors
 /// An address cannot be bound, or a file that is needed at the start cannot be read.
 pub fn start(config: Config) -> anyhow::Result<Bound> {
-    let workers = config.workers.unwrap_or_else(control::workers);
+    let workers = config.workers;
     let config = Arc::new(config);
     let mut sockets = bind_all(&config, workers)?;
     let inbound = addresses(sockets.first().map(|own| own.inbound.as_slice()))?;
@@ -154,11 +154,15 @@ fn settings(config: &Config, own_ports: Vec<u16>) -> Settings {
     Settings {
         redirect: config.redirect,
         mtls: config.mtls,
-        apps: config.inbound_ports.0.clone(),
+        apps: config
+            .inbound_ports
+            .iter()
+            .map(|one| (one.port, one.app))
+            .collect(),
         opaque_ports: config.opaque_ports.clone(),
         own_ports,
         limits: crate::http::Limits {
-            header_bytes: config.max_header_bytes.0,
+            header_bytes: config.max_header_bytes,
             header_count: config.max_headers,
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
@@ -166,8 +170,8 @@ fn settings(config: &Config, own_ports: Vec<u16>) -> Settings {
         },
         detect_timeout: config.detect_timeout,
         handshake_timeout: config.handshake_timeout,
-        workload: config.workload.name.as_str().into(),
-        namespace: config.workload.namespace.as_str().into(),
+        workload: config.workload.as_str().into(),
+        namespace: config.namespace.as_str().into(),
     }
 }
 
@@ -292,7 +296,7 @@ fn worker(parts: Parts) -> Rc<Worker> {
         ..
     } = parts;
     let tasks = Tasks::default();
-    let telemetry: Rc<WorkerTelemetry> = telemetry.worker();
+    let telemetry = Rc::new(telemetry.worker());
     let connector = Connector {
         identities: identities.clone(),
         connect_timeout: config.connect_timeout,

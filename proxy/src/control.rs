@@ -56,11 +56,14 @@ pub(crate) fn start(
 ) -> anyhow::Result<Control> {
     let discovery = DiscoveryConfig {
         services_file: config.services_file.clone(),
-        namespace: config.workload.namespace.clone(),
+        namespace: config.namespace.clone(),
         dns: DnsSource::System,
     };
     let (discovery, supply) = Discovery::new(discovery).context("read the services file")?;
     let identities = Identities::default();
+    if let Some(dir) = &config.identity_dir {
+        identities.load(dir).context("read the identity")?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -81,13 +84,13 @@ pub(crate) fn start(
         .name("control".to_owned())
         .spawn(move || runtime.block_on(run(parts)))
         .context("spawn the control thread")?;
-    let telemetry = Telemetry::default();
+    let telemetry = Telemetry::new(config);
     Ok(Control {
         thread,
         discovery,
         identities,
+        sampler: telemetry.sampler(),
         telemetry,
-        sampler: Arc::new(Sampler),
         admin,
     })
 }
@@ -114,9 +117,4 @@ async fn run(parts: Parts) {
     parts.ended.cancel();
     stop.cancel();
     tasks.wait().await;
-}
-
-/// Worker threads: what the cgroup's CPU limit allows, rounded up; 1 where there is none (DESIGN decision 1).
-pub(crate) fn workers() -> usize {
-    1
 }

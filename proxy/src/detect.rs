@@ -37,6 +37,13 @@ pub(crate) enum Sniff {
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+const VERSION: &[u8] = b" HTTP/";
+/// How much of a line we wait for.
+const MAX_LINE: usize = 8 * 1024;
+const KNOWN_METHODS: [&[u8]; 9] = [
+    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
+];
+
 /// The longest method token we take for HTTP; the longest registered one (UPDATEREDIRECTREF) has 17 letters.
 const MAX_METHOD: usize = 24;
 
@@ -51,7 +58,10 @@ pub(crate) fn sniff(bytes: &[u8]) -> Sniff {
     }
 }
 
-/// A method token, one space, and the first byte of a request target.
+/// A method, one space, and a request target.
+///
+/// A registered method is enough, so that what follows is judged as HTTP. Behind any other word the line must say "HTTP/":
+/// without that it is some text protocol, which is not ours to refuse.
 fn sniff_http1(bytes: &[u8]) -> Sniff {
     // RFC 9112 section 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
     // empty line (CRLF) received prior to the request-line."
@@ -59,17 +69,34 @@ fn sniff_http1(bytes: &[u8]) -> Sniff {
     if bytes.is_empty() || bytes == b"\r" {
         return Sniff::More;
     }
-    let method = bytes
-        .iter()
-        .take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-')
-        .count();
-    if method == 0 || method > MAX_METHOD {
-        return Sniff::Done(Protocol::Opaque);
+    let is_token = |byte: &&u8| byte.is_ascii_alphabetic() || **byte == b'-';
+    let (method, rest) = bytes.split_at(bytes.iter().take_while(is_token).count());
+    match rest {
+        [] | [b' '] if (1..=MAX_METHOD).contains(&method.len()) => Sniff::More,
+        [b' ', target, ..]
+            if !method.is_empty() && method.len() <= MAX_METHOD && is_target_start(*target) =>
+        {
+            if KNOWN_METHODS.contains(&method) {
+                Sniff::Done(Protocol::Http1)
+            } else {
+                sniff_line(rest)
+            }
+        }
+        _ => Sniff::Done(Protocol::Opaque),
     }
-    match bytes.get(method..) {
-        None | Some([] | [b' ']) => Sniff::More,
-        Some([b' ', target, ..]) if is_target_start(*target) => Sniff::Done(Protocol::Http1),
-        Some(_) => Sniff::Done(Protocol::Opaque),
+}
+
+/// Looks for the version in the rest of a request line.
+fn sniff_line(rest: &[u8]) -> Sniff {
+    let end = rest.iter().position(|byte| *byte == b'\n');
+    let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+    if line.windows(VERSION.len()).any(|window| window == VERSION) {
+        return Sniff::Done(Protocol::Http1);
+    }
+    if end.is_some() || line.len() > MAX_LINE {
+        Sniff::Done(Protocol::Opaque)
+    } else {
+        Sniff::More
     }
 }
 
@@ -155,6 +182,12 @@ mod tests {
             b"PROPFIND / HTTP/1.1\r\n",
             Protocol::Http1,
         ),
+        (
+            "garbage that h2spec sends for a preface",
+            b"INVALID CONNECTION PREFACE\r\n\r\n",
+            Protocol::Opaque,
+        ),
+        ("known method, unknown rest", b"GET /x\r\n", Protocol::Http1),
         ("redis ping", b"*1\r\n$4\r\nPING\r\n", Protocol::Opaque),
         ("redis inline", b"PING\r\n", Protocol::Opaque),
         (
