@@ -32,7 +32,12 @@ impl Estimate {
     /// Takes in an answer that came at `at` and took `rtt`.
     pub(crate) fn observe(&self, at: Duration, rtt: Duration) {
         let (now, sample) = (millis(at), micros(rtt));
-        let update = |word| Some(pack(next(unpack(word), sample, now), now));
+        let update = |word| {
+            let before = unpack(word);
+            // What ran for long is noted late, and must not turn the clock back.
+            let now = before.map_or(now, |(_, then)| later(then, now));
+            Some(pack(next(before, sample, now), now))
+        };
         // The closure always returns a value, so this cannot fail.
         let _previous = self
             .0
@@ -54,12 +59,17 @@ fn next(before: Option<(f32, u32)>, sample: f32, now: u32) -> f32 {
 
 /// `value`, noted at `then`, as it counts at `now`.
 fn faded(value: f32, then: u32, now: u32) -> f32 {
-    let elapsed = now.wrapping_sub(then);
-    // Workers read their clocks apart, so a time a little before the noted one is no gap at all.
-    if elapsed > u32::MAX / 2 {
-        return value;
+    let elapsed = Duration::from_millis(later(then, now).wrapping_sub(then).into());
+    value * (-elapsed.as_secs_f32() / DECAY.as_secs_f32()).exp()
+}
+
+/// The later of two times on a clock that wraps.
+fn later(one: u32, other: u32) -> u32 {
+    if other.wrapping_sub(one) > u32::MAX / 2 {
+        one
+    } else {
+        other
     }
-    value * (-Duration::from_millis(u64::from(elapsed)).as_secs_f32() / DECAY.as_secs_f32()).exp()
 }
 
 fn pack(micros: f32, now: u32) -> u64 {
@@ -150,6 +160,14 @@ mod tests {
         assert_near(estimate.read(ms(0)), ms(97));
         (0..200).for_each(|_| estimate.observe(ms(0), ms(4)));
         assert!(estimate.read(ms(0)).unwrap() < ms(5));
+    }
+
+    #[test]
+    fn what_is_noted_late_does_not_turn_the_clock_back() {
+        let estimate = Estimate::default();
+        estimate.observe(2 * DECAY, ms(10));
+        estimate.observe(DECAY, ms(10));
+        assert_near(estimate.read(2 * DECAY), ms(10));
     }
 
     #[test]
