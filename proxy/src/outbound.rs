@@ -160,16 +160,28 @@ impl Outbound {
     }
 
     /// Opens a connection of its own; refused endpoints are passed over.
-    async fn dial(&self, route: &Route, wrap: Wrap) -> Result<(Io, Open), ConnectError> {
+    async fn dial(
+        &self,
+        route: &Route,
+        wrap: Wrap,
+    ) -> Result<(Io, (Open, Option<Picked>)), ConnectError> {
         let worker = &self.cx.worker;
         let Route::Service(service) = route else {
-            return self.lane(route, None).opaque().await;
+            return self
+                .lane(route, None)
+                .opaque()
+                .await
+                .map(|(io, open)| (io, (open, None)));
         };
         let mut avoid = Vec::new();
         loop {
             let now = Instant::now();
             let Some(picked) = balance::pick(service, &avoid, now) else {
-                return self.lane(route, None).opaque().await;
+                return self
+                    .lane(route, None)
+                    .opaque()
+                    .await
+                    .map(|(io, open)| (io, (open, None)));
             };
             let lane = match wrap {
                 Wrap::Mesh => self.lane(route, Some(&picked)),
@@ -178,7 +190,7 @@ impl Outbound {
                 }),
             };
             match lane.opaque().await {
-                Ok(opened) => return Ok(opened),
+                Ok((io, open)) => return Ok((io, (open, Some(picked)))),
                 Err(error) if avoid.contains(&picked.id) || avoid.len() >= MAX_DIALS => {
                     return Err(error);
                 }
@@ -215,7 +227,7 @@ impl Outbound {
         let route = self.route(&request).await?;
         exchange.to(route.facts(None));
         if *request.method() == Method::CONNECT {
-            return self.connect(&route).await;
+            return self.connect(&route, exchange).await;
         }
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         self.add_host(&mut request);
@@ -305,11 +317,17 @@ impl Outbound {
     }
 
     /// CONNECT: the tunnel's far end (RFC 9110 section 9.3.6).
-    async fn connect(&self, route: &Route) -> Result<Response<Body>, Reject> {
-        let (io, open) = self.dial(route, Wrap::Mesh).await.map_err(|error| {
+    async fn connect(
+        &self,
+        route: &Route,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Body>, Reject> {
+        let (io, (open, picked)) = self.dial(route, Wrap::Mesh).await.map_err(|error| {
             debug!(%error, "tunnel has nowhere to go");
             error.reject()
         })?;
+        exchange.to(route.facts(picked.as_ref()));
+        exchange.picked(picked);
         let mut conn = Conn::new(io, BytesMut::new());
         conn.open = Some(open);
         Ok(Response::new(
