@@ -3,6 +3,7 @@
 //! With redirection the original destination alone names the service; without it Host, `:authority` or the CONNECT target
 //! does (DESIGN decisions 3 and 10).
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -76,7 +77,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
                 facts: Rc::new(facts),
                 caller: None,
             };
-            Outbound { cx, original }.serve(Io::Tcp(io), protocol).await;
+            Outbound {
+                cx,
+                original,
+                last: RefCell::default(),
+            }
+            .serve(Io::Tcp(io), protocol)
+            .await;
         }
         Err(error) => debug!(%client, %error, "outbound connection failed before its first bytes"),
     }
@@ -99,6 +106,15 @@ struct Outbound {
     cx: Cx,
     /// With redirection.
     original: Option<OrigDst>,
+    /// Without: an app calls the same service on one connection, as a rule.
+    last: RefCell<Option<LastCalled>>,
+}
+
+/// The service that a Host meant a moment ago.
+struct LastCalled {
+    host: HeaderValue,
+    service: Arc<Destination>,
+    until: Instant,
 }
 
 /// Where a request goes.
@@ -232,7 +248,7 @@ impl Outbound {
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         self.add_host(&mut request);
         filter::outbound(&self.cx, &mut request)?;
-        let chosen = std::cell::RefCell::new(None);
+        let chosen = RefCell::new(None);
         let answer = retry::run(
             request,
             &self.cx.worker.budget,
@@ -257,13 +273,34 @@ impl Outbound {
         if let Some(OrigDst(address)) = self.original {
             return Ok(self.route_address(address));
         }
+        let called = request.headers().get(HOST);
+        let now = Instant::now();
+        if let Some(last) = &*self.last.borrow()
+            && now < last.until
+            && called == Some(&last.host)
+        {
+            return Ok(Route::Service(Arc::clone(&last.service)));
+        }
+        let service = self.look_up(request).await?;
+        if let Some(host) = called.cloned() {
+            let last = LastCalled {
+                host,
+                service: Arc::clone(&service),
+                until: now + REMEMBER,
+            };
+            *self.last.borrow_mut() = Some(last);
+        }
+        Ok(Route::Service(service))
+    }
+
+    async fn look_up(&self, request: &Request<Body>) -> Result<Arc<Destination>, Reject> {
         let (host, port) = named(request)?;
         let discovery = &self.cx.worker.discovery;
         let found = match discovery.known(&host, port) {
             Some(service) => Ok(service),
             None => discovery.by_name(&host, port).await,
         };
-        found.map(Route::Service).map_err(|error| {
+        found.map_err(|error| {
             debug!(%error, "no such service");
             Reject::UnknownService
         })
@@ -284,7 +321,7 @@ impl Outbound {
         attempt: Attempt<'_>,
         route: &Route,
         interim: &Interim,
-        chosen: &std::cell::RefCell<Option<Picked>>,
+        chosen: &RefCell<Option<Picked>>,
     ) -> Outcome {
         let now = Instant::now();
         let picked = match route {
@@ -306,7 +343,7 @@ impl Outbound {
         &self,
         service: &Destination,
         attempt: &Attempt<'_>,
-        chosen: &std::cell::RefCell<Option<Picked>>,
+        chosen: &RefCell<Option<Picked>>,
         now: Instant,
     ) -> Option<Picked> {
         let again = chosen
@@ -484,6 +521,8 @@ fn failed(reject: Reject, endpoint: Option<u64>) -> Outcome {
 const UNREACHABLE_FOR: Duration = Duration::from_secs(2);
 /// How long one that drains is passed over: longer than any drain, and discovery will have removed it.
 const DRAINING_FOR: Duration = Duration::from_secs(60);
+/// How long a connection takes a Host for the same service; its endpoints are always those of the moment.
+const REMEMBER: Duration = Duration::from_millis(250);
 /// Endpoints tried for one opaque connection.
 const MAX_DIALS: usize = 4;
 const NOWHERE: SocketAddr =

@@ -341,7 +341,7 @@ impl Home for Lane {
         {
             let conn = &mut *conn.borrow_mut();
             conn.release_input();
-            let janitor = self.janitor.borrow().clone();
+            let janitor = self.janitor.borrow();
             // Registers the janitor for what the connection says while it is idle.
             let gone = conn
                 .poll_gone(&mut Context::from_waker(&janitor))
@@ -358,10 +358,12 @@ impl Home for Lane {
     }
 }
 
-/// Asks the kernel, not the reactor: what has arrived in this turn is not known there yet.
+/// Asks the reactor first and then the kernel: what has arrived in this turn is known there only.
 fn still_open(conn: &Shared, idle: Duration, now: Instant) -> bool {
-    let conn = conn.borrow();
-    if conn.eof || conn.expires.is_some_and(|at| now >= at) {
+    let mut conn = conn.borrow_mut();
+    let said = conn.poll_gone(&mut Context::from_waker(Waker::noop()));
+    let ended = said.is_ready() || conn.eof || !conn.input.is_empty();
+    if ended || conn.expires.is_some_and(|at| now >= at) {
         return false;
     }
     if idle < JUST_USED {
@@ -385,4 +387,4 @@ const MIN_LEARNED: Duration = Duration::from_millis(100);
 /// A learned limit is tried again after this.
 const FORGET_LIMIT: Duration = Duration::from_secs(600);
 /// A connection used this recently is used again without asking the kernel.
-const JUST_USED: Duration = Duration::from_millis(2);
+const JUST_USED: Duration = Duration::from_millis(20);

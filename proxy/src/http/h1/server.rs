@@ -4,13 +4,13 @@
 //! connection. Refuses what `parse` refuses with an answer and a close.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
 use http::{Method, Request, Response, Version};
-use tokio::time::{Duration, Instant, Sleep, sleep_until};
+use tokio::time::Duration;
 
 use super::body::Incoming;
 use super::conn::{Conn, MAX_OUTPUT, Shared};
@@ -22,6 +22,7 @@ use crate::http::Limits;
 use crate::http::body::{Body, BodyError, Source};
 use crate::http::interim::Interim;
 use crate::http::malformed::Malformed;
+use crate::http::timer::Timer;
 use crate::http::upgrade;
 use crate::reject::Reject;
 
@@ -64,8 +65,11 @@ pub(crate) async fn serve(
         conn: Shared::new(conn.into()),
         limits,
         lifetime,
-        timer: Box::pin(sleep_until(Instant::now() + limits.idle_timeout)),
+        timer: Timer::new(limits.idle_timeout),
     };
+    // Registered once for the connection: its task is woken when it is over, and looks between two messages.
+    let mut over = pin!(lifetime.over());
+    poll_fn(|cx| Poll::Ready(over.as_mut().poll(cx).is_ready())).await;
     loop {
         let head = match server.head().await {
             Ok(Some(head)) => head,
@@ -96,7 +100,7 @@ struct Server<'a> {
     conn: Shared,
     limits: Limits,
     lifetime: &'a Lifetime,
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
 }
 
 impl Server<'_> {
@@ -108,16 +112,12 @@ impl Server<'_> {
             lifetime,
             timer,
         } = self;
-        let mut over = pin!(lifetime.over());
         let mut began = !conn.borrow().input.is_empty();
-        timer.as_mut().reset(
-            Instant::now()
-                + if began {
-                    limits.header_timeout
-                } else {
-                    limits.idle_timeout
-                },
-        );
+        timer.set(if began {
+            limits.header_timeout
+        } else {
+            limits.idle_timeout
+        });
         poll_fn(|cx| {
             let conn = &mut *conn.borrow_mut();
             loop {
@@ -132,17 +132,17 @@ impl Server<'_> {
                 match conn.poll_fill(cx)? {
                     Poll::Ready(_) if !began => {
                         began = true;
-                        timer.as_mut().reset(Instant::now() + limits.header_timeout);
+                        timer.set(limits.header_timeout);
                     }
                     Poll::Ready(_) => {}
-                    Poll::Pending if timer.as_mut().poll(cx).is_ready() => {
+                    Poll::Pending if timer.poll(cx).is_ready() => {
                         return Poll::Ready(if began {
                             Err(ServeError::HeaderTimeout)
                         } else {
                             Ok(None)
                         });
                     }
-                    Poll::Pending if !began && over.as_mut().poll(cx).is_ready() => {
+                    Poll::Pending if !began && lifetime.is_over() => {
                         return Poll::Ready(Ok(None));
                     }
                     Poll::Pending => return Poll::Pending,
@@ -247,7 +247,7 @@ impl Server<'_> {
             ended: coding == Coding::None && body.is_end(),
         };
         let limit = self.limits.idle_timeout;
-        self.timer.as_mut().reset(Instant::now() + limit);
+        self.timer.set(limit);
         poll_fn(|cx| self.poll_answer(cx, &mut writer, body, limit)).await?;
         Ok(after)
     }
@@ -267,7 +267,7 @@ impl Server<'_> {
             let before = conn.output.len();
             let flushed = conn.poll_flush(cx)?;
             if before != conn.output.len() {
-                self.timer.as_mut().reset(Instant::now() + limit);
+                self.timer.set(limit);
             }
             if flushed.is_ready() && writer.ended {
                 return Poll::Ready(Ok(()));
@@ -279,7 +279,7 @@ impl Server<'_> {
                         return Poll::Ready(Err(ServeError::CutHeader));
                     }
                 }
-                ready!(self.timer.as_mut().poll(cx));
+                ready!(self.timer.poll(cx));
                 return Poll::Ready(Err(ServeError::Idle));
             }
         }
