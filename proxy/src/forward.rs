@@ -19,7 +19,7 @@ use crate::http::headers::remove_hop_by_hop;
 use crate::http::interim::Interim;
 use crate::http::upgrade;
 use crate::io::Io;
-use crate::pool::Lane;
+use crate::pool::{Lane, Open};
 use crate::reject::Reject;
 use crate::retry::{Attempt, Failed};
 use crate::tcp;
@@ -103,12 +103,12 @@ pub(crate) fn clean_answer(response: &mut Response<Body>, switches: bool) {
     }
 }
 
-/// Forwards opaque bytes over a connection of their own, and records it. What comes with the connection is held as long.
-pub(crate) async fn tcp<G>(
+/// Forwards opaque bytes over a connection of their own, and records it.
+pub(crate) async fn tcp(
     cx: &Cx,
     io: Io,
     destination: DestinationFacts,
-    upstream: impl Future<Output = Result<(Io, G), ConnectError>>,
+    upstream: impl Future<Output = Result<(Io, Open), ConnectError>>,
 ) {
     let mut record = TcpRecord {
         connection: Rc::clone(&cx.facts),
@@ -121,7 +121,7 @@ pub(crate) async fn tcp<G>(
         error: None,
     };
     match upstream.await {
-        Ok((upstream, _held)) => {
+        Ok((upstream, _open)) => {
             let ends = (
                 tcp::End::new(io, BytesMut::new()),
                 tcp::End::new(upstream, BytesMut::new()),

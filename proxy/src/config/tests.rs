@@ -158,46 +158,42 @@ fn collectors_are_read_as_opentelemetry_says() {
     let all = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let traces = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
     let protocol = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
-    let rows: &[(&str, &[(&str, &str)], OtlpProtocol, &str)] = &[
-        (
-            "path appended",
-            &[(all, "http://c:4318")],
-            OtlpProtocol::HttpProtobuf,
-            "http://c:4318/v1/traces",
-        ),
-        (
-            "below a path",
-            &[(all, "http://c:4318/a/")],
-            OtlpProtocol::HttpProtobuf,
-            "http://c:4318/a/v1/traces",
-        ),
-        (
-            "as it is",
-            &[(traces, "https://c/x"), (all, "http://d")],
-            OtlpProtocol::HttpProtobuf,
-            "https://c/x",
-        ),
-        (
-            "by port",
-            &[(all, "http://c:4317")],
-            OtlpProtocol::Grpc,
-            "http://c:4317/",
-        ),
-        (
-            "by protocol",
-            &[(all, "http://c:1"), protocol],
-            OtlpProtocol::Grpc,
-            "http://c:1/",
-        ),
-    ];
-    for (name, variables, want, endpoint) in rows {
+    let http = OtlpProtocol::HttpProtobuf;
+    let check = |name: &str, variables: &[(&str, &str)], protocol, endpoint: &str| {
         let export = read(variables).unwrap().otel.export.unwrap();
-        assert_eq!(
-            (export.protocol, export.endpoint.to_string().as_str()),
-            (*want, *endpoint),
-            "{name}"
-        );
-    }
+        assert_eq!(export.protocol, protocol, "{name}");
+        assert_eq!(export.endpoint.to_string(), endpoint, "{name}");
+    };
+    check(
+        "path appended",
+        &[(all, "http://c:1")],
+        http,
+        "http://c:1/v1/traces",
+    );
+    check(
+        "below a path",
+        &[(all, "http://c:1/a/")],
+        http,
+        "http://c:1/a/v1/traces",
+    );
+    check(
+        "as it is",
+        &[(traces, "https://c/x"), (all, "http://d")],
+        http,
+        "https://c/x",
+    );
+    check(
+        "by port",
+        &[(all, "http://c:4317")],
+        OtlpProtocol::Grpc,
+        "http://c:4317/",
+    );
+    check(
+        "by protocol",
+        &[(all, "http://c:1"), protocol],
+        OtlpProtocol::Grpc,
+        "http://c:1/",
+    );
     for off in [
         ("OTEL_SDK_DISABLED", "true"),
         ("OTEL_TRACES_EXPORTER", "none"),

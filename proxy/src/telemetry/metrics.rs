@@ -1,36 +1,195 @@
-//! Metrics: cells of each worker, summed when they are read.
+//! Metrics: cells of each worker, summed when somebody reads them.
+//!
+//! `metrics/table.rs` names all that is ours, `metrics/istio.rs` what the ecosystem expects of a mesh; `metrics/collect.rs` turns
+//! both into what the `prometheus` crate writes. `docs/metrics.md` is tested against them.
 
-use super::record::Direction;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use self::cell::{Cell, Family, WorkerFamily};
+use self::istio::{RequestCells, RequestSeries, TcpCells, TcpSeries};
+use self::table::Point;
+use super::record::{ConnectionFacts, DestinationFacts, Direction, RequestRecord, TcpRecord};
+
+mod cell;
+pub(crate) mod collect;
+pub(crate) mod istio;
+pub(crate) mod labels;
+mod process;
+pub(crate) mod table;
+#[cfg(test)]
+mod tests;
+
+/// Series of our own: fixed words only, so this many are never reached.
+const OWN_SERIES: usize = 1024;
+
+/// Label sets of Istio's metrics. One has 25 labels and 70 lines in the answer to a scrape, some 60 KB in all.
+const ISTIO_SERIES: usize = 1000;
+
+/// The families of the whole proxy; clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Families {
+    own: Arc<Family<Point, Cell>>,
+    requests: Arc<Family<RequestSeries, RequestCells>>,
+    tcp: Arc<Family<TcpSeries, TcpCells>>,
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        Self::with_limit(ISTIO_SERIES)
+    }
+}
+
+impl Families {
+    fn with_limit(series: usize) -> Self {
+        Self {
+            own: Family::new(OWN_SERIES),
+            requests: Family::new(series),
+            tcp: Family::new(series),
+        }
+    }
+
+    /// The view of one worker thread, to be made there.
+    pub(crate) fn worker(&self) -> Rc<WorkerMetrics> {
+        Rc::new(WorkerMetrics {
+            own: WorkerFamily::new(&self.own),
+            requests: WorkerFamily::new(&self.requests),
+            tcp: WorkerFamily::new(&self.tcp),
+        })
+    }
+}
 
 /// What one worker thread counts.
-#[derive(Debug, Default)]
-pub(crate) struct WorkerMetrics {}
+#[derive(Debug)]
+pub(crate) struct WorkerMetrics {
+    own: WorkerFamily<Point, Cell>,
+    requests: WorkerFamily<RequestSeries, RequestCells>,
+    tcp: WorkerFamily<TcpSeries, TcpCells>,
+}
 
 impl WorkerMetrics {
     /// Counts a downstream connection as accepted, and as open until the guard is dropped.
-    pub(crate) fn connection(&self, _direction: Direction, _secure: bool) -> OpenConnection {
-        OpenConnection {}
+    pub(crate) fn connection(&self, direction: Direction, secure: bool) -> OpenGauge {
+        let (open, accepted) = match direction {
+            Direction::Inbound => (&table::INBOUND_OPEN, &table::INBOUND_ACCEPTED),
+            Direction::Outbound => (&table::OUTBOUND_OPEN, &table::OUTBOUND_ACCEPTED),
+        };
+        let security = [if secure { "mutual_tls" } else { "none" }];
+        self.count(accepted.at(&security));
+        OpenGauge::new(self.own.cell(&open.at(&security)))
+    }
+
+    /// Counts an upstream connection in this state until the guard is dropped.
+    pub(crate) fn pool_connection(&self, state: PoolState) -> OpenGauge {
+        let state = match state {
+            PoolState::Active => "active",
+            PoolState::Idle => "idle",
+        };
+        OpenGauge::new(self.own.cell(&table::POOL.at(&[state])))
     }
 
     /// Counts a mesh handshake that succeeded.
-    pub(crate) fn handshake_done(&self, _direction: Direction) {}
+    pub(crate) fn handshake_done(&self, direction: Direction) {
+        self.count(table::HANDSHAKES.at(&[direction.label(), "ok", ""]));
+    }
 
-    /// Counts a mesh handshake that failed.
-    pub(crate) fn handshake_failed(&self, _direction: Direction, _reason: &'static str) {}
+    /// Counts a mesh handshake that failed; `reason` is a fixed word.
+    pub(crate) fn handshake_failed(&self, direction: Direction, reason: &'static str) {
+        self.count(table::HANDSHAKES.at(&[direction.label(), "failed", reason]));
+    }
 
-    /// Counts a connection or request that this proxy refused.
-    pub(crate) fn refused(&self, _direction: Direction, _reason: &'static str) {}
+    /// Counts a connection or request that this proxy refused; `reason` is a label of `reject.rs`.
+    pub(crate) fn refused(&self, direction: Direction, reason: &'static str) {
+        self.count(table::REJECTS.at(&[direction.label(), reason]));
+    }
 
-    /// Counts a message that was refused or repaired.
-    pub(crate) fn malformed(&self, _reason: &'static str) {}
+    /// Counts a message that was refused or repaired; `reason` is a fixed word.
+    pub(crate) fn malformed(&self, reason: &'static str) {
+        self.count(table::MALFORMED.at(&[reason]));
+    }
 
     /// Counts an inbound connection without mutual TLS.
-    pub(crate) fn plaintext_connection(&self) {}
+    pub(crate) fn plaintext_connection(&self) {
+        self.count(table::PLAINTEXT.at(&[]));
+    }
 
-    /// Counts one more attempt at a request.
-    pub(crate) fn retried(&self, _reason: &'static str) {}
+    /// Counts one more attempt at a request; `reason` is a label of `reject.rs`.
+    pub(crate) fn retried(&self, reason: &'static str) {
+        self.count(table::RETRIES.at(&[reason]));
+    }
+
+    /// Counts a request that has ended.
+    pub(super) fn request(&self, record: &RequestRecord) {
+        self.requests
+            .with(&istio::RequestKey::of(record), |cells| cells.count(record));
+        if let Some(reason) = record.reject {
+            self.refused(record.connection.direction, reason);
+        }
+    }
+
+    /// Counts an opaque connection that begins.
+    pub(super) fn tcp_opened(
+        &self,
+        connection: &ConnectionFacts,
+        destination: Option<&DestinationFacts>,
+    ) {
+        self.tcp.with(
+            &istio::TcpKey::opened(connection, destination),
+            TcpCells::opened,
+        );
+    }
+
+    /// Counts an opaque connection that has ended.
+    pub(super) fn tcp_closed(&self, record: &TcpRecord) {
+        self.tcp
+            .with(&istio::TcpKey::closed(record), |cells| cells.closed(record));
+        if let Some(reason) = record.error.filter(|reason| !istio::is_no_reject(reason)) {
+            self.refused(record.connection.direction, reason);
+        }
+    }
+
+    fn count(&self, point: Point) {
+        self.own.with(&point, |cell| cell.add(1));
+    }
 }
 
-/// Counts as an open connection for as long as it is there.
+/// Whether a request uses an upstream connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PoolState {
+    Active,
+    Idle,
+}
+
+impl Direction {
+    /// Value of the label `direction`.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// Adds one to a gauge for as long as it is there.
 #[derive(Debug)]
-pub(crate) struct OpenConnection {}
+pub(crate) struct OpenGauge {
+    cell: Arc<Cell>,
+    _one_thread: PhantomData<Rc<()>>,
+}
+
+impl OpenGauge {
+    fn new(cell: Arc<Cell>) -> Self {
+        cell.add(1);
+        Self {
+            cell,
+            _one_thread: PhantomData,
+        }
+    }
+}
+
+impl Drop for OpenGauge {
+    fn drop(&mut self) {
+        self.cell.subtract(1);
+    }
+}

@@ -1,0 +1,281 @@
+//! Sums the cells of all workers into what the `prometheus` crate writes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+use prometheus::{Registry, TextEncoder};
+
+use super::cell::{BOUNDS, HistogramTotal};
+use super::labels::{self, Labels, Own};
+use super::table::{self, Kind, Point};
+use super::{Families, process};
+
+/// All metrics of a proxy: where workers, other threads and whoever reads them meet. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    families: Families,
+    sources: Sources,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Metrics of a proxy that is `own`.
+    pub(crate) fn new(own: Own) -> Self {
+        Self::with_families(own, Families::default())
+    }
+
+    pub(super) fn with_families(own: Own, families: Families) -> Self {
+        let sources = Sources::default();
+        let registry = Registry::new();
+        let sums = Sums {
+            own,
+            families: families.clone(),
+            sources: sources.clone(),
+        };
+        let registered = registry.register(Box::new(sums));
+        registered.expect("a first collector collides with none");
+        Self {
+            families,
+            sources,
+            registry,
+        }
+    }
+
+    /// What workers write to.
+    pub(crate) fn families(&self) -> &Families {
+        &self.families
+    }
+
+    /// A number that any thread may change, and rarely does.
+    pub(crate) fn number(&self, point: Point) -> Number {
+        let number = Number::default();
+        let read = number.clone();
+        self.read_from(point, move || as_f64(read.0.load(Ordering::Relaxed)));
+        number
+    }
+
+    /// Asks `read` for the value of `point` whenever metrics are read.
+    pub(crate) fn read_from(&self, point: Point, read: impl Fn() -> f64 + Send + Sync + 'static) {
+        self.sources.0.lock().push((point, Box::new(read)));
+    }
+
+    /// All metrics in Prometheus' text format (version 0.0.4).
+    ///
+    /// # Errors
+    /// A family without a name, which none of the tables has.
+    pub(crate) fn text(&self) -> Result<String, prometheus::Error> {
+        let mut text = String::new();
+        TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// A number that any thread may change; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Number(Arc<AtomicU64>);
+
+impl Number {
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+type Read = Box<dyn Fn() -> f64 + Send + Sync>;
+
+/// Values that are asked for.
+#[derive(Clone, Default)]
+struct Sources(Arc<Mutex<Vec<(Point, Read)>>>);
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let points: Vec<Point> = self.0.lock().iter().map(|(point, _)| *point).collect();
+        f.debug_tuple("Sources").field(&points).finish()
+    }
+}
+
+/// The one collector.
+struct Sums {
+    own: Own,
+    families: Families,
+    sources: Sources,
+}
+
+impl Collector for Sums {
+    fn desc(&self) -> Vec<&Desc> {
+        // The registry uses these to refuse two collectors of the same metrics; there is only this one.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut all = self.own_metrics();
+        all.extend(self.requests());
+        all.extend(self.tcp());
+        all
+    }
+}
+
+impl Sums {
+    fn own_metrics(&self) -> Vec<MetricFamily> {
+        let mut values: Vec<(Point, f64)> = process::read();
+        values.push((table::BUILD.at(&[env!("CARGO_PKG_VERSION")]), 1.0));
+        values.extend(
+            self.sources
+                .0
+                .lock()
+                .iter()
+                .map(|(point, read)| (*point, read())),
+        );
+        let cells = self.families.own.totals();
+        values.extend(
+            cells
+                .into_iter()
+                .map(|(point, total)| (point, as_f64(total))),
+        );
+        let mut samples: BTreeMap<&str, Vec<proto::Metric>> = BTreeMap::new();
+        for (point, value) in values {
+            let names = point.metric.labels.iter().zip(point.values);
+            let labels = names.map(|(name, value)| pair(name, value)).collect();
+            let sample = match point.metric.kind {
+                Kind::Counter => counter(labels, value),
+                Kind::Gauge => gauge(labels, value),
+            };
+            samples.entry(point.metric.name).or_default().push(sample);
+        }
+        let family = |metric: &&table::Metric| {
+            let samples = samples.remove(metric.name)?;
+            Some(family(metric.name, metric.help, kind(metric.kind), samples))
+        };
+        table::ALL.iter().filter_map(family).collect()
+    }
+
+    fn requests(&self) -> [MetricFamily; 4] {
+        let (mut count, mut duration, mut sent, mut received) = (vec![], vec![], vec![], vec![]);
+        for (series, totals) in self.families.requests.totals() {
+            let labels = pairs(&labels::of_request(&self.own, &series));
+            duration.push(histogram(labels.clone(), &totals.duration));
+            sent.push(histogram(labels.clone(), &totals.request_bytes));
+            received.push(histogram(labels.clone(), &totals.response_bytes));
+            count.push(counter(labels, as_f64(totals.count)));
+        }
+        let [requests, durations, request_bytes, response_bytes] = labels::REQUESTS;
+        [
+            istio(requests, MetricType::COUNTER, count),
+            istio(durations, MetricType::HISTOGRAM, duration),
+            istio(request_bytes, MetricType::HISTOGRAM, sent),
+            istio(response_bytes, MetricType::HISTOGRAM, received),
+        ]
+    }
+
+    fn tcp(&self) -> [MetricFamily; 4] {
+        let (mut opened, mut closed, mut sent, mut received) = (vec![], vec![], vec![], vec![]);
+        for (series, totals) in self.families.tcp.totals() {
+            let labels = pairs(&labels::of_tcp(&self.own, &series));
+            opened.push(counter(labels.clone(), as_f64(totals.opened)));
+            closed.push(counter(labels.clone(), as_f64(totals.closed)));
+            sent.push(counter(labels.clone(), as_f64(totals.sent)));
+            received.push(counter(labels, as_f64(totals.received)));
+        }
+        let [opens, closes, sends, receives] = labels::TCP;
+        [
+            istio(opens, MetricType::COUNTER, opened),
+            istio(closes, MetricType::COUNTER, closed),
+            istio(sends, MetricType::COUNTER, sent),
+            istio(receives, MetricType::COUNTER, received),
+        ]
+    }
+}
+
+fn istio(
+    (name, help): (&str, &str),
+    kind: MetricType,
+    samples: Vec<proto::Metric>,
+) -> MetricFamily {
+    family(name, help, kind, samples)
+}
+
+fn family(name: &str, help: &str, kind: MetricType, samples: Vec<proto::Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(samples);
+    family
+}
+
+fn kind(kind: Kind) -> MetricType {
+    match kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+    }
+}
+
+fn pairs(labels: &Labels<'_>) -> Vec<LabelPair> {
+    labels
+        .iter()
+        .map(|(name, value)| pair(name, value))
+        .collect()
+}
+
+fn pair(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+fn counter(labels: Vec<LabelPair>, value: f64) -> proto::Metric {
+    let mut counter = proto::Counter::default();
+    counter.set_value(value);
+    let mut sample = proto::Metric::from_label(labels);
+    sample.set_counter(counter);
+    sample
+}
+
+fn gauge(labels: Vec<LabelPair>, value: f64) -> proto::Metric {
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    let mut sample = proto::Metric::from_label(labels);
+    sample.set_gauge(gauge);
+    sample
+}
+
+fn histogram(labels: Vec<LabelPair>, total: &HistogramTotal) -> proto::Metric {
+    let mut histogram = proto::Histogram::default();
+    let mut seen = 0;
+    let mut buckets = Vec::with_capacity(BOUNDS.len());
+    for (bound, count) in BOUNDS.iter().zip(total.buckets) {
+        seen += count;
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(as_f64(*bound) / THOUSANDTHS);
+        bucket.set_cumulative_count(seen);
+        buckets.push(bucket);
+    }
+    histogram.set_bucket(buckets);
+    // From the same reading as the buckets, so that it is never less than they are.
+    histogram.set_sample_count(total.buckets.iter().sum());
+    histogram.set_sample_sum(as_f64(total.sum) / THOUSANDTHS);
+    let mut sample = proto::Metric::from_label(labels);
+    sample.set_histogram(histogram);
+    sample
+}
+
+/// Prometheus knows only floating point; 2^53 is exact.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a counter above 2^53 is off by a billionth of a per cent"
+)]
+fn as_f64(value: u64) -> f64 {
+    value as f64
+}
+
+/// Histograms are kept in these.
+const THOUSANDTHS: f64 = 1000.0;

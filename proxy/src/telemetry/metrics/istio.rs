@@ -1,0 +1,363 @@
+//! Istio's standard metrics: what a request or connection counts under, and what is counted.
+//!
+//! The other side's workload is known by its verified identity only, so its service account stands for its name; what is
+//! not known says `unknown`. Label values are made when metrics are read, not when a request ends.
+
+use std::hash::RandomState;
+use std::sync::Arc;
+
+use weft_policy::spiffe::SpiffeId;
+
+use super::cell::{Cell, Histogram, HistogramTotal, Key, Sum, hash_of};
+use crate::discovery::ServiceName;
+use crate::telemetry::record::{
+    ConnectionFacts, DestinationFacts, Direction, End, RequestRecord, TcpRecord,
+};
+
+/// Who talks to whom, borrowed from a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HopKey<'a> {
+    direction: Direction,
+    secure: bool,
+    /// The verified caller inbound, the verified endpoint outbound.
+    peer: Option<&'a SpiffeId>,
+    service: Option<&'a Arc<ServiceName>>,
+}
+
+/// Who talks to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Hop {
+    pub(super) direction: Direction,
+    pub(super) secure: bool,
+    pub(super) peer: Option<SpiffeId>,
+    pub(super) service: Service,
+}
+
+/// What was called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Service {
+    /// Refused before it was known.
+    Unknown,
+    Named(Arc<ServiceName>),
+    /// One of too many.
+    Overflow,
+}
+
+impl<'a> HopKey<'a> {
+    fn of(connection: &'a ConnectionFacts, destination: Option<&'a DestinationFacts>) -> Self {
+        let service = destination.map(|destination| &destination.service);
+        let (direction, upstream) = (connection.direction, destination);
+        let (secure, peer) = match direction {
+            Direction::Inbound => (connection.secure, connection.peer.as_ref()),
+            Direction::Outbound => (
+                upstream.is_some_and(|upstream| upstream.secure),
+                upstream.and_then(|upstream| upstream.peer.as_ref()),
+            ),
+        };
+        Self {
+            direction,
+            secure,
+            peer,
+            service,
+        }
+    }
+
+    fn is(&self, hop: &Hop) -> bool {
+        let service = match (self.service, &hop.service) {
+            (Some(own), Service::Named(other)) => own == other,
+            (None, Service::Unknown) => true,
+            (_, Service::Unknown | Service::Named(_) | Service::Overflow) => false,
+        };
+        service
+            && self.direction == hop.direction
+            && self.secure == hop.secure
+            && self.peer == hop.peer.as_ref()
+    }
+
+    fn to_owned_hop(self) -> Hop {
+        let service = self
+            .service
+            .map_or(Service::Unknown, |name| Service::Named(Arc::clone(name)));
+        Hop {
+            direction: self.direction,
+            secure: self.secure,
+            peer: self.peer.cloned(),
+            service,
+        }
+    }
+
+    fn overflow(self) -> Hop {
+        Hop {
+            direction: self.direction,
+            secure: self.secure,
+            peer: None,
+            service: Service::Overflow,
+        }
+    }
+
+    /// Enough to tell series apart, not all of it.
+    fn hash_parts(&self) -> impl std::hash::Hash + 'a {
+        let service = self.service.map(|name| (&*name.host, name.port));
+        (self.direction, self.peer.map(SpiffeId::as_str), service)
+    }
+}
+
+/// A label set of requests, borrowed from a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestKey<'a> {
+    hop: HopKey<'a>,
+    grpc: bool,
+    /// 0 without an answer.
+    code: u16,
+    grpc_status: Option<u16>,
+    flags: &'static str,
+}
+
+/// A label set of requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RequestSeries {
+    pub(super) hop: Hop,
+    pub(super) grpc: bool,
+    pub(super) code: u16,
+    pub(super) grpc_status: Option<u16>,
+    pub(super) flags: &'static str,
+}
+
+impl<'a> RequestKey<'a> {
+    pub(super) fn of(record: &'a RequestRecord) -> Self {
+        Self {
+            hop: HopKey::of(&record.connection, record.destination.as_ref()),
+            grpc: record.grpc,
+            code: record.status.map_or(0, |status| status.as_u16()),
+            // Codes beyond 16 are an app's invention, and would be a series each.
+            grpc_status: record.grpc_status.map(|code| code.min(MAX_GRPC_CODE + 1)),
+            flags: response_flags(record.reject, record.end),
+        }
+    }
+}
+
+impl Key for RequestKey<'_> {
+    type Owned = RequestSeries;
+
+    fn quick_hash(&self, state: &RandomState) -> u64 {
+        hash_of(state, (self.hop.hash_parts(), self.code, self.grpc_status))
+    }
+
+    fn is(&self, series: &RequestSeries) -> bool {
+        self.hop.is(&series.hop)
+            && (self.grpc, self.code, self.grpc_status)
+                == (series.grpc, series.code, series.grpc_status)
+            && self.flags == series.flags
+    }
+
+    fn to_owned_key(&self) -> RequestSeries {
+        let Self {
+            hop,
+            grpc,
+            code,
+            grpc_status,
+            flags,
+        } = *self;
+        RequestSeries {
+            hop: hop.to_owned_hop(),
+            grpc,
+            code,
+            grpc_status,
+            flags,
+        }
+    }
+
+    fn overflow(&self) -> RequestSeries {
+        RequestSeries {
+            hop: self.hop.overflow(),
+            grpc: false,
+            code: 0,
+            grpc_status: None,
+            flags: NO_FLAGS,
+        }
+    }
+}
+
+/// What is counted of requests.
+#[derive(Debug, Default)]
+pub(super) struct RequestCells {
+    count: Cell,
+    duration: Histogram,
+    request_bytes: Histogram,
+    response_bytes: Histogram,
+}
+
+impl RequestCells {
+    pub(super) fn count(&self, record: &RequestRecord) {
+        self.count.add(1);
+        let elapsed = record.start.elapsed().as_micros();
+        self.duration
+            .observe(u64::try_from(elapsed).unwrap_or(u64::MAX));
+        self.request_bytes
+            .observe(record.request_bytes.saturating_mul(1000));
+        self.response_bytes
+            .observe(record.response_bytes.saturating_mul(1000));
+    }
+}
+
+/// [`RequestCells`] summed over workers.
+#[derive(Debug, Default)]
+pub(super) struct RequestTotals {
+    pub(super) count: u64,
+    pub(super) duration: HistogramTotal,
+    pub(super) request_bytes: HistogramTotal,
+    pub(super) response_bytes: HistogramTotal,
+}
+
+impl Sum for RequestCells {
+    type Total = RequestTotals;
+
+    fn add_to(&self, total: &mut RequestTotals) {
+        self.count.add_to(&mut total.count);
+        self.duration.add_to(&mut total.duration);
+        self.request_bytes.add_to(&mut total.request_bytes);
+        self.response_bytes.add_to(&mut total.response_bytes);
+    }
+}
+
+/// A label set of opaque connections, borrowed from a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TcpKey<'a> {
+    hop: HopKey<'a>,
+    flags: &'static str,
+}
+
+/// A label set of opaque connections.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TcpSeries {
+    pub(super) hop: Hop,
+    pub(super) flags: &'static str,
+}
+
+impl<'a> TcpKey<'a> {
+    /// Of one that has just been opened.
+    pub(super) fn opened(
+        connection: &'a ConnectionFacts,
+        destination: Option<&'a DestinationFacts>,
+    ) -> Self {
+        Self {
+            hop: HopKey::of(connection, destination),
+            flags: NO_FLAGS,
+        }
+    }
+
+    /// Of one that has ended.
+    pub(super) fn closed(record: &'a TcpRecord) -> Self {
+        Self {
+            hop: HopKey::of(&record.connection, record.destination.as_ref()),
+            flags: record.error.map_or(NO_FLAGS, flags_of),
+        }
+    }
+}
+
+impl Key for TcpKey<'_> {
+    type Owned = TcpSeries;
+
+    fn quick_hash(&self, state: &RandomState) -> u64 {
+        hash_of(state, self.hop.hash_parts())
+    }
+
+    fn is(&self, series: &TcpSeries) -> bool {
+        self.hop.is(&series.hop) && self.flags == series.flags
+    }
+
+    fn to_owned_key(&self) -> TcpSeries {
+        TcpSeries {
+            hop: self.hop.to_owned_hop(),
+            flags: self.flags,
+        }
+    }
+
+    fn overflow(&self) -> TcpSeries {
+        TcpSeries {
+            hop: self.hop.overflow(),
+            flags: NO_FLAGS,
+        }
+    }
+}
+
+/// What is counted of opaque connections.
+#[derive(Debug, Default)]
+pub(super) struct TcpCells {
+    opened: Cell,
+    closed: Cell,
+    sent: Cell,
+    received: Cell,
+}
+
+impl TcpCells {
+    pub(super) fn opened(&self) {
+        self.opened.add(1);
+    }
+
+    pub(super) fn closed(&self, record: &TcpRecord) {
+        self.closed.add(1);
+        // Istio's "sent" is what the caller got: "total bytes sent during response".
+        self.sent.add(record.received);
+        self.received.add(record.sent);
+    }
+}
+
+/// [`TcpCells`] summed over workers.
+#[derive(Debug, Default)]
+pub(super) struct TcpTotals {
+    pub(super) opened: u64,
+    pub(super) closed: u64,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+}
+
+impl Sum for TcpCells {
+    type Total = TcpTotals;
+
+    fn add_to(&self, total: &mut TcpTotals) {
+        self.opened.add_to(&mut total.opened);
+        self.closed.add_to(&mut total.closed);
+        self.sent.add_to(&mut total.sent);
+        self.received.add_to(&mut total.received);
+    }
+}
+
+/// Envoy's flag for how a request ended (Envoy, "Response flags"); dashboards know these.
+pub(crate) fn response_flags(reject: Option<&'static str>, end: End) -> &'static str {
+    match (reject, end) {
+        (Some(reason), _) => flags_of(reason),
+        (None, End::DownstreamGone) => "DC",
+        (None, End::UpstreamFailed) => "UC",
+        (None, End::Complete | End::Rejected) => NO_FLAGS,
+    }
+}
+
+/// Envoy's flag for a label of `reject.rs`, or for a word about a broken TCP connection.
+fn flags_of(reason: &'static str) -> &'static str {
+    match reason {
+        "unknown_service" | "no_app" | "loop" => "NR",
+        "no_endpoint" => "UH",
+        "connect" | "connect_timeout" | "app_gone" | "handshake" | "wrong_identity"
+        | "no_identity" => "UF",
+        "pool_full" => "UO",
+        "upstream_reset" | "reset" => "UR",
+        "upstream_closed" => "UC",
+        "upstream_malformed" => "UPE",
+        "request_body" => "DC",
+        "idle" | "header_timeout" => "SI",
+        // What is left is a fault in the caller's message.
+        _ => "DPE",
+    }
+}
+
+/// Words about a TCP connection that was served, and broke.
+pub(super) fn is_no_reject(error: &str) -> bool {
+    matches!(error, "idle" | "reset")
+}
+
+/// No flag is written so.
+pub(super) const NO_FLAGS: &str = "-";
+
+/// UNAUTHENTICATED; larger codes do not exist (gRPC, `statuscodes.md`).
+const MAX_GRPC_CODE: u16 = 16;

@@ -1,0 +1,119 @@
+//! Every metric of our own: one row each. Labels are enums and fixed words, never what a client sent.
+
+use std::hash::RandomState;
+
+use super::cell::{Key, hash_of};
+
+/// What a metric is called and means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) help: &'static str,
+}
+
+/// How its value may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+}
+
+macro_rules! metrics {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub(crate) static $id: Metric = Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
+        )*
+
+        /// All of them.
+        pub(crate) static ALL: &[&Metric] = &[$(&$id),*];
+    };
+}
+
+metrics! {
+    INBOUND_OPEN: Gauge "weft_inbound_connections_open" ["security"] "Connections to our app that are open now.";
+    INBOUND_ACCEPTED: Counter "weft_inbound_connections_accepted_total" ["security"] "Connections to our app that were accepted.";
+    OUTBOUND_OPEN: Gauge "weft_outbound_connections_open" ["security"] "Connections of our app that are open now.";
+    OUTBOUND_ACCEPTED: Counter "weft_outbound_connections_accepted_total" ["security"] "Connections of our app that were accepted.";
+    PLAINTEXT: Counter "weft_plaintext_connections_total" [] "Inbound connections served without mutual TLS.";
+    HANDSHAKES: Counter "weft_tls_handshakes_total" ["direction", "result", "reason"] "Mesh TLS handshakes, by how they ended.";
+    REJECTS: Counter "weft_rejects_total" ["direction", "reason"] "Requests and connections that this proxy answered or closed itself.";
+    MALFORMED: Counter "weft_malformed_total" ["reason"] "Messages that were refused or repaired because readers could disagree on them.";
+    RETRIES: Counter "weft_retries_total" ["reason"] "Further attempts at a request.";
+    POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections, by whether a request uses them.";
+    IDENTITY_EXPIRY: Gauge "weft_identity_expiry_seconds" [] "Unix time at which our leaf expires; 0 without one.";
+    IDENTITY_RENEWALS: Counter "weft_identity_renewals_total" ["result"] "Attempts to renew our leaf.";
+    SERVICES_UPDATES: Counter "weft_services_updates_total" ["result"] "Updates of the services file.";
+    DNS_LOOKUPS: Counter "weft_dns_lookups_total" ["result"] "Names that were looked up in DNS.";
+    DNS_NAMES: Gauge "weft_dns_names" [] "Names that are held from DNS.";
+    SPANS_DROPPED: Counter "weft_trace_spans_dropped_total" ["reason"] "Sampled spans that never reached the collector.";
+    SPANS_EXPORTED: Counter "weft_trace_spans_exported_total" [] "Spans that the collector has taken.";
+    LOG_DROPPED: Counter "weft_access_log_dropped_total" [] "Lines of the access log that were lost because it is read too slowly.";
+    BUILD: Gauge "weft_build_info" ["version"] "1, with the version of this proxy.";
+    MEMORY: Gauge "process_resident_memory_bytes" [] "Resident memory size.";
+    CPU: Counter "process_cpu_seconds_total" [] "User and system CPU time spent.";
+    FILES: Gauge "process_open_fds" [] "Open file descriptors.";
+    FILES_LIMIT: Gauge "process_max_fds" [] "Largest number of open file descriptors.";
+    STARTED: Gauge "process_start_time_seconds" [] "Start of the process, as Unix time.";
+}
+
+/// The most labels a row has.
+const MAX_LABELS: usize = 3;
+
+/// One series of a row: its label values in the order of [`Metric::labels`], empty ones behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    pub(crate) metric: &'static Metric,
+    pub(crate) values: [&'static str; MAX_LABELS],
+}
+
+impl Metric {
+    /// The series with these label values.
+    pub(crate) fn at(&'static self, values: &[&'static str]) -> Point {
+        let mut all = [""; MAX_LABELS];
+        for (place, value) in all.iter_mut().zip(values) {
+            *place = value;
+        }
+        Point {
+            metric: self,
+            values: all,
+        }
+    }
+}
+
+impl PartialEq for Point {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.metric, other.metric) && self.values == other.values
+    }
+}
+
+impl Eq for Point {}
+
+impl std::hash::Hash for Point {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        std::ptr::hash(self.metric, state);
+        self.values.hash(state);
+    }
+}
+
+impl Key for Point {
+    type Owned = Self;
+
+    fn quick_hash(&self, state: &RandomState) -> u64 {
+        hash_of(state, self)
+    }
+
+    fn is(&self, owned: &Self) -> bool {
+        self == owned
+    }
+
+    fn to_owned_key(&self) -> Self {
+        *self
+    }
+
+    fn overflow(&self) -> Self {
+        self.metric.at(&["overflow"; MAX_LABELS])
+    }
+}
