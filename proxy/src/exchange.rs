@@ -97,8 +97,21 @@ impl Exchange {
                 })
             }
         };
+        let took = self.record.start.elapsed();
         self.record.status = Some(response.status());
-        self.record.first_byte = Some(self.record.start.elapsed());
+        self.record.first_byte = Some(took);
+        if let Some(picked) = &self.picked {
+            // An error that the app answers with is an answer; a caller that gives up teaches nothing.
+            let reached = self.record.reject.is_none();
+            picked.observe(
+                took,
+                if reached {
+                    Outcome::Answered
+                } else {
+                    Outcome::Failed
+                },
+            );
+        }
         if self.record.grpc {
             self.record.grpc_status = grpc::status(response.headers());
         }
@@ -143,24 +156,6 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.record.request_bytes = self.request_bytes.get();
-        if let Some(picked) = self.picked.take() {
-            let took = self
-                .record
-                .first_byte
-                .unwrap_or_else(|| self.record.start.elapsed());
-            let failed = self
-                .record
-                .status
-                .is_none_or(|status| status.is_server_error());
-            picked.finish(
-                took,
-                if failed {
-                    Outcome::Failed
-                } else {
-                    Outcome::Answered
-                },
-            );
-        }
         self.telemetry.finish(&self.record);
     }
 }

@@ -19,7 +19,7 @@ use crate::http::headers::remove_hop_by_hop;
 use crate::http::interim::Interim;
 use crate::http::upgrade;
 use crate::io::Io;
-use crate::pool::{Lane, Open};
+use crate::pool::Lane;
 use crate::reject::Reject;
 use crate::retry::{Attempt, Failed};
 use crate::tcp;
@@ -103,12 +103,12 @@ pub(crate) fn clean_answer(response: &mut Response<Body>, switches: bool) {
     }
 }
 
-/// Forwards opaque bytes over a connection of their own, and records it.
-pub(crate) async fn tcp(
+/// Forwards opaque bytes over a connection of their own, and records it. What comes with the connection is held as long.
+pub(crate) async fn tcp<G>(
     cx: &Cx,
     io: Io,
     destination: DestinationFacts,
-    upstream: impl Future<Output = Result<(Io, Open), ConnectError>>,
+    upstream: impl Future<Output = Result<(Io, G), ConnectError>>,
 ) {
     let mut record = TcpRecord {
         connection: Rc::clone(&cx.facts),
@@ -121,7 +121,7 @@ pub(crate) async fn tcp(
         error: None,
     };
     match upstream.await {
-        Ok((upstream, _open)) => {
+        Ok((upstream, _held)) => {
             let ends = (
                 tcp::End::new(io, BytesMut::new()),
                 tcp::End::new(upstream, BytesMut::new()),

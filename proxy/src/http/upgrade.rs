@@ -87,8 +87,8 @@ fn without_length(head: &[u8]) -> Vec<u8> {
 /// Copies both ways until both have ended.
 pub(crate) async fn run(downstream: Conn, upgraded: Upgraded, idle: Duration) {
     let Upgraded { conn, exchange } = upgraded;
-    let (down, down_input, _written) = downstream.into_parts();
-    let (up, up_input, _sent) = conn.into_parts();
+    let (down, down_input, _none) = downstream.into_parts();
+    let (up, up_input, _open) = conn.into_parts();
     let copied = tcp::forward(
         tcp::End::new(down, down_input),
         tcp::End::new(up, up_input),

@@ -60,9 +60,9 @@ impl Conn {
         }
     }
 
-    /// The stream and the unread bytes, for a tunnel. What is unwritten goes with it.
-    pub(crate) fn into_parts(self) -> (Io, BytesMut, BytesMut) {
-        (self.io, self.input, self.output)
+    /// The stream, the unread bytes and the place in the pool's count, for a tunnel.
+    pub(crate) fn into_parts(self) -> (Io, BytesMut, Option<Open>) {
+        (self.io, self.input, self.open)
     }
 
     pub(crate) fn io(&self) -> &Io {
