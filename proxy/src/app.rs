@@ -29,6 +29,7 @@ use crate::pool::{Pool, PoolConfig};
 use crate::retry::budget::Budget;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::telemetry::record::Direction;
 use crate::tls::accept::AcceptConfigs;
 use crate::{inbound, outbound};
 
@@ -244,43 +245,48 @@ async fn serve(parts: Parts, sockets: Sockets) {
         begun.started().await;
         pool.close_idle();
     }));
-    for socket in sockets.inbound {
-        let (worker, open) = (Rc::clone(&worker), Arc::clone(&open));
-        let Ok(socket) = TcpListener::from_std(socket) else {
-            continue;
-        };
-        drop(tasks.spawn_local(listener::accept(
-            socket,
-            limit.clone(),
-            tasks.clone(),
-            move |io, client, place| {
-                let (worker, counted) = (Rc::clone(&worker), Counted::new(&open));
-                async move {
-                    inbound::serve(worker, io, client).await;
-                    drop((place, counted));
-                }
-            },
-        )));
-    }
-    for socket in sockets.outbound {
-        let (worker, open) = (Rc::clone(&worker), Arc::clone(&open));
-        let Ok(socket) = TcpListener::from_std(socket) else {
-            continue;
-        };
-        drop(tasks.spawn_local(listener::accept(
-            socket,
-            limit.clone(),
-            tasks.clone(),
-            move |io, client, place| {
-                let (worker, counted) = (Rc::clone(&worker), Counted::new(&open));
-                async move {
-                    outbound::serve(worker, io, client).await;
-                    drop((place, counted));
-                }
-            },
-        )));
+    for (side, sockets) in [
+        (Direction::Inbound, sockets.inbound),
+        (Direction::Outbound, sockets.outbound),
+    ] {
+        for socket in sockets {
+            listen(&worker, side, socket, &limit, &open);
+        }
     }
     ended.cancelled().await;
+}
+
+/// Accepts on one socket in a task.
+fn listen(
+    worker: &Rc<Worker>,
+    side: Direction,
+    socket: std::net::TcpListener,
+    limit: &Limit,
+    open: &Arc<AtomicUsize>,
+) {
+    let socket = match TcpListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => return warn!(%error, ?side, "a socket cannot be listened on"),
+    };
+    let (metrics, open) = (Rc::clone(worker.telemetry.metrics()), Arc::clone(open));
+    let full = move || metrics.refused(side, "connection_limit");
+    let serving = Rc::clone(worker);
+    let serve = move |io, client, place| {
+        let (worker, counted) = (Rc::clone(&serving), Counted::new(&open));
+        async move {
+            match side {
+                Direction::Inbound => inbound::serve(worker, io, client).await,
+                Direction::Outbound => outbound::serve(worker, io, client).await,
+            }
+            drop((place, counted));
+        }
+    };
+    let tasks = worker.tasks.clone();
+    drop(
+        worker
+            .tasks
+            .spawn_local(listener::accept(socket, limit.clone(), tasks, full, serve)),
+    );
 }
 
 fn worker(parts: Parts) -> Rc<Worker> {

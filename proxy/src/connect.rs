@@ -60,6 +60,8 @@ pub(crate) enum ConnectError {
         reason: &'static str,
         source: io::Error,
     },
+    #[error("endpoint {endpoint} is this proxy")]
+    Loop { endpoint: SocketAddr },
     #[error("endpoint {endpoint} has {limit} connections already")]
     Full { endpoint: SocketAddr, limit: usize },
 }
@@ -76,6 +78,7 @@ impl ConnectError {
                 ..
             } => Reject::WrongIdentity,
             Self::Handshake { .. } => Reject::Handshake,
+            Self::Loop { .. } => Reject::Loop,
             Self::Full { .. } => Reject::PoolFull,
         }
     }

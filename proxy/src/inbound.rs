@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use bytes::BytesMut;
 use http::{HeaderValue, Request, Response, Version};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 use tracing::debug;
 use weft_certs::identity::Identity;
 use weft_certs::verify::Peer;
@@ -301,7 +301,14 @@ impl Inbound {
     /// Opaque bytes: one connection to the app for one from the caller.
     async fn tcp(&self, io: Io) {
         let destination = self.destination();
-        forward::tcp(&self.cx, io, destination, self.lane.opaque()).await;
+        let forwarded = forward::tcp(&self.cx, io, destination, self.lane.opaque());
+        match self.expires {
+            None => forwarded.await,
+            // Opaque bytes have no moment at which to say goodbye: they get a minute after the identities' end.
+            Some(at) => {
+                let _cut = tokio::time::timeout_at(at + EXPIRED_GRACE, forwarded).await;
+            }
+        }
     }
 
     fn destination(&self) -> DestinationFacts {
@@ -407,6 +414,8 @@ fn caller_headers(peer: &Peer, own: &Identity) -> Option<CallerHeaders> {
     })
 }
 
+const EXPIRED_GRACE: Duration = Duration::from_secs(60);
+
 /// A refused connection means that the app does not listen: nothing has seen the request.
 fn app_reject(error: &ConnectError) -> Reject {
     match error {
@@ -414,6 +423,7 @@ fn app_reject(error: &ConnectError) -> Reject {
         ConnectError::Timeout { .. }
         | ConnectError::NoIdentity { .. }
         | ConnectError::Handshake { .. }
+        | ConnectError::Loop { .. }
         | ConnectError::Full { .. } => error.reject(),
     }
 }

@@ -86,11 +86,12 @@ impl Drop for Place {
     }
 }
 
-/// Accepts until the task is dropped; `serve` makes the future of one connection.
+/// Accepts until the task is dropped; `serve` makes the future of one connection, `full` hears of each refused one.
 pub(crate) async fn accept<F>(
     listener: TcpListener,
     limit: Limit,
     tasks: Tasks,
+    full: impl Fn(),
     serve: impl Fn(TcpStream, SocketAddr, Place) -> F,
 ) where
     F: Future<Output = ()> + 'static,
@@ -99,7 +100,10 @@ pub(crate) async fn accept<F>(
         match listener.accept().await {
             Ok((io, client)) => match limit.take() {
                 // Dropping it tells the client at once; waiting would let the queue grow where nobody sees it.
-                None => drop(io),
+                None => {
+                    drop(io);
+                    full();
+                }
                 Some(place) => {
                     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
                     drop(tasks.spawn_local(serve(io, client, place)));

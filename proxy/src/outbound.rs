@@ -199,6 +199,11 @@ impl Outbound {
                     .await
                     .map(|(io, open)| (io, (open, None)));
             };
+            if self.is_ourselves(picked.dial()) {
+                return Err(ConnectError::Loop {
+                    endpoint: picked.dial(),
+                });
+            }
             let lane = match wrap {
                 Wrap::Mesh => self.lane(route, Some(&picked)),
                 Wrap::Never => worker.pool.lane(Key::Outside(picked.address), || {
@@ -331,11 +336,24 @@ impl Outbound {
                 None => return failed(Reject::NoEndpoint, None),
             },
         };
+        if picked
+            .as_ref()
+            .is_some_and(|picked| self.is_ourselves(picked.dial()))
+        {
+            return failed(Reject::Loop, None);
+        }
         let lane = self.lane(route, picked.as_ref());
         let sent = forward::send(&lane, attempt, interim, &self.cx.worker).await;
         let outcome = judge(sent, picked.as_ref());
         *chosen.borrow_mut() = picked;
         outcome
+    }
+
+    /// Without redirection a name can mean this very proxy, which would call itself without end.
+    fn is_ourselves(&self, address: SocketAddr) -> bool {
+        let ip = address.ip();
+        let own_port = self.cx.worker.settings.own_ports.contains(&address.port());
+        own_port && (ip.is_loopback() || ip.is_unspecified() || ip == self.cx.facts.client.ip())
     }
 
     /// A stale connection is replaced at the same endpoint, everything else goes to another one first.

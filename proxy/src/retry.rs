@@ -110,7 +110,9 @@ fn may_repeat(failed: &Failed, method: &Method, headers: &HeaderMap) -> bool {
         // The next attempt would say the same.
         (
             _,
-            Reject::NoIdentity
+            Reject::AppGone
+            | Reject::Loop
+            | Reject::NoIdentity
             | Reject::NoEndpoint
             | Reject::RequestBody
             | Reject::UpstreamMalformed,
