@@ -1,3 +1,268 @@
-//! Readiness, liveness, metrics and dumps.
+//! What people and machines ask of a running proxy: metrics, liveness, readiness, dumps.
+//!
+//! Three listeners, because three audiences: the scraper, the kubelet, and whoever is on the machine. On the control
+//! thread, with limits of its own; nothing here touches the data path.
 
 pub(crate) mod ready;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::config::Config;
+use crate::discovery::Discovery;
+use crate::drain::Drain;
+use crate::identity::Identities;
+use crate::listener;
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+use ready::Readiness;
+
+/// What the answers are made from.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    pub(crate) config: Arc<Config>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) discovery: Discovery,
+    pub(crate) identities: Identities,
+    pub(crate) readiness: Readiness,
+    pub(crate) drain: Drain,
+}
+
+/// Who asks: it decides which paths there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audience {
+    /// `/metrics`, `/live`.
+    Scraper,
+    /// `/ready`, `/live`.
+    Kubelet,
+    /// Everything.
+    Local,
+}
+
+/// Where the three listen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) metrics: SocketAddr,
+    pub(crate) ready: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Addresses {
+    /// Ports that nothing may be redirected to.
+    pub(crate) fn ports(self) -> [u16; 3] {
+        [self.metrics.port(), self.ready.port(), self.admin.port()]
+    }
+}
+
+/// The bound sockets.
+pub(crate) struct Sockets([(Audience, std::net::TcpListener); 3]);
+
+/// Binds the three addresses.
+///
+/// # Errors
+/// One cannot be bound; which, and why.
+pub(crate) fn bind(config: &Config) -> anyhow::Result<(Sockets, Addresses)> {
+    let bind = |address: SocketAddr| -> anyhow::Result<_> {
+        let socket = listener::bind(address).with_context(|| format!("bind {address}"))?;
+        let local = socket.local_addr().context("read a bound address")?;
+        Ok((socket, local))
+    };
+    let (metrics, metrics_at) = bind(config.metrics_listen)?;
+    let (ready, ready_at) = bind(config.ready_listen)?;
+    let (admin, admin_at) = bind(config.admin_listen)?;
+    let sockets = [
+        (Audience::Scraper, metrics),
+        (Audience::Kubelet, ready),
+        (Audience::Local, admin),
+    ];
+    let addresses = Addresses {
+        metrics: metrics_at,
+        ready: ready_at,
+        admin: admin_at,
+    };
+    Ok((Sockets(sockets), addresses))
+}
+
+/// Serves all three until the control thread ends.
+pub(crate) fn serve(sockets: Sockets, sources: &Sources, tasks: &Tasks) {
+    for (audience, socket) in sockets.0 {
+        match TcpListener::from_std(socket) {
+            Ok(socket) => {
+                let accept = accept(socket, audience, sources.clone(), tasks.clone());
+                drop(tasks.spawn("admin", accept));
+            }
+            Err(error) => warn!(%error, ?audience, "a socket cannot be listened on"),
+        }
+    }
+}
+
+async fn accept(socket: TcpListener, audience: Audience, sources: Sources, tasks: Tasks) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match socket.accept().await {
+            Ok((io, _client)) => {
+                let sources = sources.clone();
+                drop(tasks.spawn("admin connection", async move {
+                    connection(io, audience, sources).await;
+                    drop(place);
+                }));
+            }
+            Err(error) => {
+                debug!(%error, "admin connection cannot be accepted");
+                sleep(PATIENCE).await;
+            }
+        }
+    }
+}
+
+async fn connection(io: TcpStream, audience: Audience, sources: Sources) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let response = answer(&sources, audience, request.method(), request.uri().path());
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER)
+        .serve_connection(TokioIo::new(io), service);
+    // How a scraper leaves is its own affair.
+    let _ended = timeout(MAX_AGE, served).await;
+}
+
+/// One answer; what an audience may not see does not exist for it.
+fn answer(
+    sources: &Sources,
+    audience: Audience,
+    method: &Method,
+    path: &str,
+) -> Response<Full<Bytes>> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
+    }
+    let local = audience == Audience::Local;
+    match path {
+        "/live" => text(StatusCode::OK, "live\n"),
+        "/ready" | "/healthz/ready" if local || audience == Audience::Kubelet => ready(sources),
+        "/metrics" | "/stats/prometheus" if local || audience == Audience::Scraper => {
+            metrics(sources)
+        }
+        "/config" if local => text(StatusCode::OK, format!("{:#?}\n", sources.config)),
+        "/endpoints" if local => json_text(&endpoints(sources)),
+        "/identity" if local => json_text(&identity(sources)),
+        _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+    }
+}
+
+fn ready(sources: &Sources) -> Response<Full<Bytes>> {
+    let mut awaited = sources.readiness.awaited();
+    if sources.drain.begun() {
+        awaited.push("the end of the drain");
+    }
+    if awaited.is_empty() {
+        return text(StatusCode::OK, "ready\n");
+    }
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    text(
+        status,
+        format!("not ready: waiting for {}\n", awaited.join(", ")),
+    )
+}
+
+fn metrics(sources: &Sources) -> Response<Full<Bytes>> {
+    match sources.telemetry.metrics().text() {
+        Ok(metrics) => typed(
+            StatusCode::OK,
+            metrics,
+            "text/plain; version=0.0.4; charset=utf-8",
+        ),
+        Err(error) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("metrics cannot be written: {error}\n"),
+        ),
+    }
+}
+
+fn endpoints(sources: &Sources) -> serde_json::Value {
+    let now = tokio::time::Instant::now();
+    let services = sources.discovery.services();
+    let services = services.iter().map(|service| {
+        let endpoints = service.endpoints();
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|member| {
+                let endpoint = &member.endpoint;
+                json!({
+                    "address": endpoint.address.to_string(),
+                    "dial": endpoint.dial().to_string(),
+                    "identity": endpoint.identity.as_ref().map(ToString::to_string),
+                    "available": endpoint.is_available(now),
+                    "pending": endpoint.pending(),
+                })
+            })
+            .collect();
+        json!({ "host": &*service.name.host, "port": service.name.port, "endpoints": endpoints })
+    });
+    json!({ "services": services.collect::<Vec<_>>() })
+}
+
+fn identity(sources: &Sources) -> serde_json::Value {
+    let seconds = |time: std::time::SystemTime| {
+        time.duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    };
+    sources.identities.current().map_or_else(
+        || json!({ "id": null }),
+        |identity| {
+            json!({
+                "id": identity.leaf.id().to_string(),
+                "not_before": seconds(identity.leaf.not_before()),
+                "not_after": seconds(identity.leaf.not_after()),
+                "trust_domains": identity.trust.iter().map(|(domain, bundle)| {
+                    json!({ "domain": domain.to_string(), "roots": bundle.roots().len() })
+                }).collect::<Vec<_>>(),
+            })
+        },
+    )
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    typed(status, body, "text/plain; charset=utf-8")
+}
+
+fn json_text(value: &serde_json::Value) -> Response<Full<Bytes>> {
+    typed(StatusCode::OK, format!("{value:#}\n"), "application/json")
+}
+
+fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+const MAX_CONNECTIONS: usize = 64;
+const MAX_HEADER: usize = 16 * 1024;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection is closed after this, however alive it is.
+const MAX_AGE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_millis(50);

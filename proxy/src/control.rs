@@ -2,7 +2,6 @@
 //!
 //! What it learns is published as snapshots; the data path never waits for it but for a name that nobody asked for yet.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
@@ -10,6 +9,8 @@ use std::thread;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::ready::Readiness;
+use crate::admin::{self, Addresses, Sources};
 use crate::app;
 use crate::config::Config;
 use crate::discovery::dns::DnsSource;
@@ -27,21 +28,7 @@ pub(crate) struct Control {
     pub(crate) identities: Identities,
     pub(crate) telemetry: Telemetry,
     pub(crate) sampler: Arc<Sampler>,
-    pub(crate) admin: Admin,
-}
-
-/// Where the admin servers listen.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Admin {
-    pub(crate) metrics: SocketAddr,
-    pub(crate) ready: SocketAddr,
-    pub(crate) admin: SocketAddr,
-}
-
-impl Admin {
-    pub(crate) fn ports(self) -> [u16; 3] {
-        [self.metrics.port(), self.ready.port(), self.admin.port()]
-    }
+    pub(crate) admin: Addresses,
 }
 
 /// Starts it.
@@ -68,10 +55,16 @@ pub(crate) fn start(
         .enable_all()
         .build()
         .context("make a runtime")?;
-    let admin = Admin {
-        metrics: config.metrics_listen,
-        ready: config.ready_listen,
-        admin: config.admin_listen,
+    let (sockets, admin) = admin::bind(config)?;
+    let telemetry = Telemetry::new(config);
+    let readiness = Readiness::default();
+    let sources = Sources {
+        config: Arc::clone(config),
+        telemetry: telemetry.clone(),
+        discovery: discovery.clone(),
+        identities: identities.clone(),
+        readiness: readiness.clone(),
+        drain: drain.clone(),
     };
     let parts = Parts {
         config: Arc::clone(config),
@@ -79,12 +72,13 @@ pub(crate) fn start(
         open: Arc::clone(open),
         ended: ended.clone(),
         supply,
+        sources,
+        sockets,
     };
     let thread = thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || runtime.block_on(run(parts)))
         .context("spawn the control thread")?;
-    let telemetry = Telemetry::new(config);
     Ok(Control {
         thread,
         discovery,
@@ -101,12 +95,15 @@ struct Parts {
     open: Arc<AtomicUsize>,
     ended: CancellationToken,
     supply: Supply,
+    sources: Sources,
+    sockets: admin::Sockets,
 }
 
 async fn run(parts: Parts) {
     let tasks = Tasks::default();
     let stop = CancellationToken::new();
     drop(tasks.spawn("discovery", parts.supply.run(stop.clone())));
+    admin::serve(parts.sockets, &parts.sources, &tasks);
     parts.drain.started().await;
     app::drained(
         &parts.open,
@@ -116,5 +113,5 @@ async fn run(parts: Parts) {
     .await;
     parts.ended.cancel();
     stop.cancel();
-    tasks.wait().await;
+    // Admin connections have nothing to finish; the runtime drops them.
 }

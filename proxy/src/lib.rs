@@ -10,6 +10,7 @@ pub mod app;
 pub mod config;
 mod control;
 mod drain;
+mod log;
 pub mod shutdown;
 mod tasks;
 

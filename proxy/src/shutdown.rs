@@ -8,12 +8,14 @@ use tracing::{info, warn};
 
 use crate::app::{self, Bound};
 use crate::config::Config;
+use crate::log;
 
 /// Runs a proxy until a signal has ended it.
 ///
 /// # Errors
 /// It cannot start.
 pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+    log::start(&config);
     let bound = app::start(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
