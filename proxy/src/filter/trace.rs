@@ -1,36 +1,129 @@
-//! Continues or begins a trace.
+//! Continues or begins a trace: the first filter, so that whatever happens to a request has a place in its trace.
+//!
+//! W3C Trace Context is read first, then B3 in one header, then B3 in several. What is broken is as good as absent. The
+//! next hop gets `traceparent` in any case, and B3 only where the request had it for the same trace. Other headers that
+//! carry a trace (`baggage`, `x-request-id`, `grpc-trace-bin`) pass untouched.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 
-use crate::config::sampling::Sampling;
+use self::b3::Place;
+use self::sampler::Rate;
+use crate::config::sampling::{Parent as Decision, Roots, Sampling};
 use crate::telemetry::record::TraceContext;
 
-/// Decides which new traces are sampled, for the whole proxy.
+mod b3;
+mod hex;
+mod sampler;
+#[cfg(test)]
+mod tests;
+mod traceparent;
+
+/// Continues the trace in `headers`, or begins one, and makes our span the parent of the next hop's.
+pub(crate) fn continue_or_begin(headers: &mut HeaderMap, sampler: &Sampler) -> TraceContext {
+    let trace = match traceparent::read(headers) {
+        Some(parent) => sampler.continue_from(&parent),
+        None => {
+            // "If parsing fails, the vendor ... MUST NOT parse tracestate" (W3C Trace Context, section 4.3).
+            headers.remove(TRACESTATE);
+            from_b3(headers, sampler)
+        }
+    };
+    b3::rewrite(headers, &trace);
+    headers.insert(TRACEPARENT, traceparent::write(&trace));
+    trace
+}
+
+fn from_b3(headers: &HeaderMap, sampler: &Sampler) -> TraceContext {
+    match b3::read(headers) {
+        Some(Place::Span(parent)) => sampler.continue_from(&parent),
+        Some(Place::NoTrace { sampled }) => sampler.begin_as(Some(sampled)),
+        None => sampler.begin(),
+    }
+}
+
+/// Decides which traces are sampled, for the whole proxy.
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    _sampling: Sampling,
+    sampling: Sampling,
+    rate: Option<Rate>,
+    begun: Instant,
 }
 
 impl Sampler {
     pub(crate) fn new(sampling: Sampling) -> Self {
+        let rate = match sampling.roots {
+            Roots::Rate { count, per } => Some(Rate::new(count, per)),
+            Roots::Never | Roots::Always | Roots::Share(_) => None,
+        };
         Self {
-            _sampling: sampling,
+            sampling,
+            rate,
+            begun: Instant::now(),
         }
     }
 
     /// A new trace.
     pub(crate) fn begin(&self) -> TraceContext {
-        let id = || fastrand::u64(1..).to_be_bytes();
+        self.begin_as(None)
+    }
+
+    /// A new trace, for a caller that has no trace but may have decided.
+    fn begin_as(&self, decided: Option<bool>) -> TraceContext {
+        let trace_id = fastrand::u128(1..).to_be_bytes();
+        let sampled = self.decide(&trace_id, decided);
         TraceContext {
-            trace_id: fastrand::u128(1..).to_be_bytes(),
-            span_id: id(),
+            trace_id,
+            span_id: span_id(),
             parent_id: None,
-            sampled: false,
+            sampled,
+        }
+    }
+
+    fn continue_from(&self, parent: &Parent) -> TraceContext {
+        TraceContext {
+            trace_id: parent.trace_id,
+            span_id: span_id(),
+            parent_id: Some(parent.span_id),
+            sampled: self.decide(&parent.trace_id, parent.sampled),
+        }
+    }
+
+    fn decide(&self, trace_id: &[u8; 16], decided: Option<bool>) -> bool {
+        match (self.sampling.parent, decided) {
+            (Decision::Followed, Some(sampled)) => sampled,
+            (Decision::Followed | Decision::Ignored, _) => match self.sampling.roots {
+                Roots::Never => false,
+                Roots::Always => true,
+                Roots::Share(share) => sampler::within(share, trace_id),
+                Roots::Rate { .. } => self
+                    .rate
+                    .as_ref()
+                    .is_some_and(|rate| rate.take(self.begun.elapsed())),
+            },
         }
     }
 }
 
-/// Continues the trace in `headers`, or begins one, and makes our span the parent of the next hop's.
-pub(crate) fn continue_or_begin(_headers: &mut HeaderMap, sampler: &Sampler) -> TraceContext {
-    sampler.begin()
+fn span_id() -> [u8; 8] {
+    fastrand::u64(1..).to_be_bytes()
+}
+
+/// The caller's place in its trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parent {
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+    /// `None` where the caller leaves the decision to us, which only B3 knows.
+    sampled: Option<bool>,
+}
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The only value of a header that must not be there twice.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    values.next().is_none().then_some(first)
 }
