@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::drain::Drain;
 use crate::identity::Identities;
-use crate::listener;
+use crate::listener::{self, Sharing};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use ready::Readiness;
@@ -78,7 +78,8 @@ pub(crate) struct Sockets([(Audience, std::net::TcpListener); 3]);
 /// One cannot be bound; which, and why.
 pub(crate) fn bind(config: &Config) -> anyhow::Result<(Sockets, Addresses)> {
     let bind = |address: SocketAddr| -> anyhow::Result<_> {
-        let socket = listener::bind(address).with_context(|| format!("bind {address}"))?;
+        let socket =
+            listener::bind(address, Sharing::Alone).with_context(|| format!("bind {address}"))?;
         let local = socket.local_addr().context("read a bound address")?;
         Ok((socket, local))
     };

@@ -24,7 +24,7 @@ use crate::discovery::Discovery;
 use crate::drain::Drain;
 use crate::filter::trace::Sampler;
 use crate::identity::Identities;
-use crate::listener::{self, Limit};
+use crate::listener::{self, Limit, Sharing};
 use crate::pool::{Pool, PoolConfig};
 use crate::retry::budget::Budget;
 use crate::tasks::Tasks;
@@ -178,28 +178,34 @@ fn settings(config: &Config, own_ports: Vec<u16>) -> Settings {
 
 /// Binds every address once a worker. Where port 0 was asked for, all workers get the port that the first one got.
 fn bind_all(config: &Config, workers: usize) -> anyhow::Result<Vec<Sockets>> {
-    let mut all = Vec::new();
     let (mut inbound, mut outbound) = (
         config.inbound_listen.clone(),
         config.outbound_listen.clone(),
     );
-    for _ in 0..workers.max(1) {
-        let own = Sockets {
-            inbound: bind(&inbound)?,
-            outbound: bind(&outbound)?,
-        };
-        inbound = addresses(Some(&own.inbound))?;
-        outbound = addresses(Some(&own.outbound))?;
-        all.push(own);
+    if workers > 1 {
+        // Shared ports hide that another process has them; asking for them alone first shows it.
+        inbound = addresses(Some(&bind(&inbound, Sharing::Alone)?))?;
+        outbound = addresses(Some(&bind(&outbound, Sharing::Alone)?))?;
     }
-    Ok(all)
+    let sharing = if workers > 1 {
+        Sharing::Workers
+    } else {
+        Sharing::Alone
+    };
+    let own = |_| -> anyhow::Result<Sockets> {
+        Ok(Sockets {
+            inbound: bind(&inbound, sharing)?,
+            outbound: bind(&outbound, sharing)?,
+        })
+    };
+    (0..workers.max(1)).map(own).collect()
 }
 
 /// An IPv6 address that the kernel does not have is left out where another address remains.
-fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Vec<std::net::TcpListener>> {
+fn bind(addresses: &[SocketAddr], sharing: Sharing) -> anyhow::Result<Vec<std::net::TcpListener>> {
     let mut sockets = Vec::new();
     for address in addresses {
-        match listener::bind(*address) {
+        match listener::bind(*address, sharing) {
             Ok(socket) => sockets.push(socket),
             Err(error)
                 if address.is_ipv6() && addresses.len() > 1 && listener::is_no_ipv6(&error) =>

@@ -14,17 +14,26 @@ use tracing::warn;
 
 use crate::tasks::Tasks;
 
-/// Binds one socket for one worker.
+/// Whether several sockets share one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Nobody else may have the port: a second proxy on it is a mistake that must show.
+    Alone,
+    /// The other workers of this proxy have it too.
+    Workers,
+}
+
+/// Binds one socket.
 ///
 /// # Errors
 /// What the kernel says; `[::]` falls back to `0.0.0.0` where there is no IPv6.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    match bind_exactly(address) {
+pub(crate) fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<std::net::TcpListener> {
+    match bind_exactly(address, sharing) {
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && is_no_ipv6(&error) => {
-            bind_exactly(SocketAddr::new(
-                Ipv4Addr::UNSPECIFIED.into(),
-                address.port(),
-            ))
+            bind_exactly(
+                SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
+                sharing,
+            )
         }
         bound => bound,
     }
@@ -35,14 +44,14 @@ pub(crate) fn is_no_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
-fn bind_exactly(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn bind_exactly(address: SocketAddr, sharing: Sharing) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(sharing == Sharing::Workers)?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
