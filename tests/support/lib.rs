@@ -6,6 +6,12 @@
     reason = "a test support that cannot go on ends the test"
 )]
 
+pub mod app;
+pub mod ca;
+pub mod client;
+pub mod eventually;
+pub mod mesh;
+pub mod metrics;
 pub mod netns;
 pub mod process;
 pub mod scratch;
