@@ -14,6 +14,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::crypto::provider;
 use crate::error::CertError;
+use crate::leaf::Leaf;
 use crate::svid::system_time;
 
 /// The roots of each trust domain that we know; a domain that is not in here is not trusted at all.
@@ -117,6 +118,21 @@ impl Bundle {
     #[must_use]
     pub fn first_expiry(&self) -> Option<SystemTime> {
         self.roots.iter().filter_map(not_after).min()
+    }
+
+    /// Tells whether `leaf` chains to one of the roots, whatever the time is.
+    #[must_use]
+    pub fn vouches_for(&self, leaf: &Leaf) -> bool {
+        let Some((end_entity, intermediates)) = leaf.chain().split_first() else {
+            return false;
+        };
+        let end = leaf
+            .not_after()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let end = UnixTime::since_unix_epoch(end);
+        self.verify(end_entity, intermediates, end, KeyUsage::server_auth())
+            .is_ok()
     }
 
     /// Verifies a chain as RFC 5280 section 6 says, and returns the root at its end.

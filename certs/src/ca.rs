@@ -9,6 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
@@ -69,7 +70,11 @@ impl Issuer {
         key: &str,
         roots: &str,
     ) -> Result<Self, IssuerError> {
-        let key = KeyPair::from_pem(key)?;
+        // Other blocks may stand before the key: certificates, or the parameters that openssl writes.
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).or(Err(CertError::Missing {
+            what: "usable private key",
+        }))?;
+        let key = KeyPair::try_from(&key)?;
         let bundle = Bundle::from_pem(roots)?;
         let chain = certificates_from_pem(chain)?;
         Self::new(domain.clone(), chain, key, bundle, SystemTime::now())

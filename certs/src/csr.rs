@@ -43,6 +43,12 @@ impl Request {
         &self.pem
     }
 
+    /// Returns the key as PEM (PKCS#8), for files that only its owner can read.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
     /// Joins the key with the chain that came for it, PEM elements with the leaf first.
     ///
     /// # Errors

@@ -4,13 +4,19 @@
 //! [`identity::Identity`] at a time, a leaf and the roots of each trust domain it knows, and makes its TLS configurations from it.
 //! Nothing here sees the traffic of a pod.
 
+pub mod app;
 pub mod bundle;
 pub mod ca;
+pub mod config;
 pub mod csr;
 pub mod error;
 pub mod identity;
 pub mod leaf;
+pub mod server;
 pub mod svid;
+pub mod token;
 pub mod verify;
+pub mod web;
 
 mod crypto;
+mod metrics;

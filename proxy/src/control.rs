@@ -17,7 +17,7 @@ use crate::discovery::dns::DnsSource;
 use crate::discovery::{Discovery, DiscoveryConfig, Supply};
 use crate::drain::Drain;
 use crate::filter::trace::Sampler;
-use crate::identity::Identities;
+use crate::identity::{self, Identities, Source};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 
@@ -47,10 +47,9 @@ pub(crate) fn start(
         dns: DnsSource::System,
     };
     let (discovery, supply) = Discovery::new(discovery).context("read the services file")?;
-    let identities = Identities::default();
-    if let Some(dir) = &config.identity_dir {
-        identities.load(dir).context("read the identity")?;
-    }
+    let source = Source::of(config).context("read WEFT_CA_ADDRESS")?;
+    let (identities, identity) =
+        Identities::new(source, config.spiffe_id.clone()).context("read the identity")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -74,6 +73,7 @@ pub(crate) fn start(
         supply,
         sources,
         sockets,
+        identity,
     };
     let thread = thread::Builder::new()
         .name("control".to_owned())
@@ -97,6 +97,7 @@ struct Parts {
     supply: Supply,
     sources: Sources,
     sockets: admin::Sockets,
+    identity: identity::Supply,
 }
 
 async fn run(parts: Parts) {
@@ -104,6 +105,7 @@ async fn run(parts: Parts) {
     let stop = CancellationToken::new();
     drop(tasks.spawn("discovery", parts.supply.run(stop.clone())));
     admin::serve(parts.sockets, &parts.sources, &tasks);
+    drop(tasks.spawn("identity", parts.identity.run(stop.clone())));
     parts.drain.started().await;
     app::drained(
         &parts.open,

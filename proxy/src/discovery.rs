@@ -29,7 +29,7 @@ pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod file;
 pub(crate) mod name;
-mod watch;
+pub(crate) mod watch;
 
 /// Where services come from.
 #[derive(Clone, Debug)]

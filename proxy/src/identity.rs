@@ -1,42 +1,232 @@
-//! Supplies the proxy's identity: CSR API or files, renewed.
+//! Supplies the proxy's identity, and keeps it fresh: a leaf and roots from an authority or from files.
+//!
+//! One task on the control thread gets it and publishes snapshots; the data path takes the present one for each new connection and never
+//! waits. Whatever goes wrong, the last good identity stays until a better one comes: a peer decides whether it still counts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use arc_swap::ArcSwapOption;
-use weft_certs::bundle::{Bundle, TrustBundles};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 use weft_certs::identity::Identity;
-use weft_certs::leaf::Leaf;
+use weft_certs::leaf::{Leaf, renewal_delay};
+use weft_policy::spiffe::SpiffeId;
 
-/// The identity that the proxy has at the moment; clones share it.
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::discovery::watch::Watch;
+
+pub(crate) mod authority;
+pub(crate) mod files;
+
+use crate::identity::authority::Authority;
+use crate::identity::files::{Files, FilesError};
+
+/// Where an identity comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// From nowhere: this proxy is in no mesh.
+    None,
+    /// From `tls.crt`, `tls.key` and `ca.crt` in a directory that somebody else fills.
+    Files(PathBuf),
+    /// From an authority that signs our requests.
+    Authority(Authority),
+}
+
+impl Source {
+    /// Reads the source from the configuration, which has one at most.
+    ///
+    /// # Errors
+    /// If the authority's address is no URL.
+    pub(crate) fn of(config: &Config) -> Result<Self, http::uri::InvalidUri> {
+        Ok(match (&config.ca_address, &config.identity_dir) {
+            (Some(address), _) => Self::Authority(Authority {
+                address: address.parse()?,
+                roots: config.ca_root.clone(),
+                name: config.ca_name.clone(),
+                token_file: config.token_file.clone(),
+                lifetime: config.cert_ttl,
+            }),
+            (None, Some(dir)) => Self::Files(dir.clone()),
+            (None, None) => Self::None,
+        })
+    }
+}
+
+/// The identity as it is now; a clone sees the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identities {
     current: Arc<ArcSwapOption<Identity>>,
+    /// Counts publications; without a supplier there are none.
+    changes: Option<watch::Receiver<u64>>,
+    failures: Arc<AtomicU64>,
 }
 
 impl Identities {
-    /// The current identity, if there is one yet.
+    /// Makes the handle and the supplier behind it, which must be run. `id` is what an authority is asked for.
+    ///
+    /// # Errors
+    /// If the source is files and they make no identity: what is wrong at the start is told at the start.
+    pub(crate) fn new(source: Source, id: SpiffeId) -> Result<(Self, Supply), FilesError> {
+        let (published, changes) = watch::channel(0);
+        let identities = Self {
+            changes: Some(changes),
+            ..Self::default()
+        };
+        let shared = identities.clone();
+        let mut supply = Supply {
+            source,
+            id,
+            identities: shared,
+            published,
+            known: None,
+        };
+        if let Source::Files(dir) = &supply.source {
+            let files = files::read(dir)?;
+            supply.publish(files.identity()?);
+            supply.known = Some(files);
+        }
+        Ok((identities, supply))
+    }
+
+    /// Returns the identity, if there is one yet.
     pub(crate) fn current(&self) -> Option<Arc<Identity>> {
         self.current.load_full()
     }
 
-    /// Reads `tls.crt`, `tls.key` and `ca.crt`.
+    /// Waits until there is another identity than at the last call; the first call returns with the first one.
     ///
-    /// # Errors
-    /// A file is missing or is not what it should be.
-    pub(crate) fn load(&self, directory: &Path) -> anyhow::Result<()> {
-        let read = |name: &str| {
-            let path = directory.join(name);
-            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn changed(&mut self) {
+        let changed = match &mut self.changes {
+            Some(changes) => changes.changed().await.is_ok(),
+            None => false,
         };
-        let leaf = Leaf::from_pem(&read("tls.crt")?, &read("tls.key")?)?;
-        let trust = TrustBundles::of(
-            leaf.id().trust_domain(),
-            Bundle::from_pem(&read("ca.crt")?)?,
-        );
-        let identity = Identity::new(Arc::new(leaf), Arc::new(trust))?;
-        self.current.store(Some(Arc::new(identity)));
-        Ok(())
+        if !changed {
+            // The supplier has ended, so there will be no other.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns how many times getting an identity has failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 }
+
+/// Gets identities and publishes them.
+pub(crate) struct Supply {
+    source: Source,
+    id: SpiffeId,
+    identities: Identities,
+    published: watch::Sender<u64>,
+    /// The files that the present identity was made from.
+    known: Option<Files>,
+}
+
+impl Supply {
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let known = self.known.take();
+        let supply = async {
+            match &self.source {
+                Source::None => info!("no source of identity, plaintext only"),
+                Source::Files(dir) => self.follow_files(dir, known).await,
+                Source::Authority(authority) => self.renew(authority).await,
+            }
+        };
+        stop.run_until_cancelled(supply).await;
+    }
+
+    async fn renew(&self, authority: &Authority) {
+        let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+        loop {
+            match Box::pin(authority.request(&self.id)).await {
+                Ok(identity) => {
+                    backoff.reset();
+                    let leaf = Arc::clone(&identity.leaf);
+                    self.publish(identity);
+                    until_renewal(&leaf).await;
+                }
+                Err(error) => {
+                    let delay = backoff.next_delay();
+                    self.failed(&error, delay);
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    async fn follow_files(&self, dir: &Path, mut known: Option<Files>) {
+        let mut watch = Watch::new(&dir.join(files::CERTIFICATE));
+        loop {
+            match files::read(dir) {
+                Ok(files) if known.as_ref() == Some(&files) => {}
+                Ok(files) => match files.identity() {
+                    Ok(identity) => {
+                        self.publish(identity);
+                        known = Some(files);
+                    }
+                    Err(error) => self.failed(&error, Duration::ZERO),
+                },
+                Err(error) => self.failed(&error, Duration::ZERO),
+            }
+            watch.changed().await;
+        }
+    }
+
+    fn publish(&self, identity: Identity) {
+        let leaf = &identity.leaf;
+        let left = leaf
+            .not_after()
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        info!(id = %leaf.id(), ?left, "identity");
+        if !leaf.is_valid_at(SystemTime::now()) {
+            warn!(id = %leaf.id(), "the identity is not valid now, check the clocks");
+        }
+        self.identities.current.store(Some(Arc::new(identity)));
+        self.published.send_modify(|count| *count += 1);
+    }
+
+    fn failed(&self, error: &dyn std::error::Error, retry: Duration) {
+        self.identities.failures.fetch_add(1, Ordering::Relaxed);
+        let kept = self.identities.current().is_some();
+        warn!(error = chain(error), kept, ?retry, "no new identity");
+    }
+}
+
+/// Waits until `leaf`, which has just come, is to be renewed.
+///
+/// The wait is measured by a clock that does not jump. Only if the wall clock says that the leaf has ended meanwhile, as after a suspension,
+/// the wait ends early; a leaf that came ended already says nothing new.
+async fn until_renewal(leaf: &Leaf) {
+    let received = SystemTime::now();
+    let due = Instant::now() + renewal_delay(leaf, received, fastrand::f64());
+    let valid = leaf.is_valid_at(received);
+    while Instant::now() < due {
+        tokio::time::sleep_until(due.min(Instant::now() + LOOK_AT_CLOCK)).await;
+        if valid && SystemTime::now() > leaf.not_after() {
+            return;
+        }
+    }
+}
+
+/// Writes an error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

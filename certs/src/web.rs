@@ -1,0 +1,106 @@
+//! TLS towards servers that are known by DNS name: an authority, a publisher of keys.
+//!
+//! Not for traffic of the mesh, where names prove nothing.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::bundle::certificates_from_pem;
+use crate::crypto::provider;
+use crate::error::CertError;
+
+/// Makes a configuration that accepts servers under the PEM `roots` which show the name that is dialled, or `also`.
+///
+/// # Errors
+/// If there are no roots, or `also` is no name.
+pub fn client_config(
+    roots: &str,
+    also: Option<&str>,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, CertError> {
+    let mut store = RootCertStore::empty();
+    let (added, _) = store.add_parsable_certificates(certificates_from_pem(roots)?);
+    if added == 0 {
+        return Err(CertError::Missing {
+            what: "usable root",
+        });
+    }
+    let also = also
+        .map(|name| ServerName::try_from(name.to_owned()))
+        .transpose();
+    let also = also.or(Err(CertError::Missing {
+        what: "DNS name in the second name",
+    }))?;
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider()).build();
+    let inner = inner.map_err(|error| CertError::Tls(rustls::Error::General(error.to_string())))?;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(CertError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(EitherName { inner, also }))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(config)
+}
+
+/// The usual verification, once more with another name if the first did not fit.
+#[derive(Debug)]
+struct EitherName {
+    inner: Arc<WebPkiServerVerifier>,
+    also: Option<ServerName<'static>>,
+}
+
+impl ServerCertVerifier for EitherName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verify = |name: &ServerName<'_>| {
+            self.inner
+                .verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+        };
+        match (verify(server_name), &self.also) {
+            (
+                Err(rustls::Error::InvalidCertificate(
+                    CertificateError::NotValidForName
+                    | CertificateError::NotValidForNameContext { .. },
+                )),
+                Some(also),
+            ) => verify(also),
+            (verified, _) => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
