@@ -7,7 +7,10 @@ mod collector;
 mod forward;
 mod identities;
 mod journal;
+mod netns;
+mod network;
 mod paint;
+mod plan;
 mod process;
 mod scratch;
 mod script;
@@ -16,7 +19,7 @@ mod tell;
 mod trace;
 mod waterfall;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,10 +30,13 @@ use tokio::time::MissedTickBehavior;
 
 use self::collector::Collector;
 use self::journal::Journal;
+use self::netns::Namespaces;
+use self::network::Network;
 pub(crate) use self::paint::Paint;
+use self::plan::Plan;
 use self::scratch::Scratch;
 use self::script::{Check, Visitor};
-use self::shop::{Plan, Shop};
+use self::shop::Shop;
 use self::tell::Teller;
 use crate::config::DemoConfig;
 
@@ -60,11 +66,10 @@ async fn demo(config: &DemoConfig) -> anyhow::Result<Outcome> {
     let mut interrupts = Interrupts::watch()?;
     let journal = Journal::new();
     let mut background = JoinSet::new();
-    let collector = collect(config, &journal, &mut background).await?;
     let shop = tokio::select! {
         biased;
         () = interrupts.next() => anyhow::bail!("interrupted while starting"),
-        shop = start(config, collector, &journal, &teller) => shop?,
+        shop = start(config, &journal, &mut background, &teller) => shop?,
     };
     let shown = tokio::select! {
         biased;
@@ -83,13 +88,14 @@ async fn demo(config: &DemoConfig) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Starts to listen for spans; returns where.
+/// Starts to listen for spans on `hub`; returns where.
 async fn collect(
     config: &DemoConfig,
+    hub: IpAddr,
     journal: &Journal,
     background: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<SocketAddr> {
-    let collector = Collector::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+    let collector = Collector::bind(SocketAddr::new(hub, 0)).await?;
     let address = collector.address();
     let onward = config.collector.clone().map(|endpoint| {
         let (onward, exports) = mpsc::channel(forward::WAITING);
@@ -107,23 +113,27 @@ async fn collect(
 /// Starts the shop, again on other ports when somebody took one of ours first.
 async fn start(
     config: &DemoConfig,
-    collector: SocketAddr,
     journal: &Journal,
+    background: &mut JoinSet<anyhow::Result<()>>,
     teller: &Teller,
 ) -> anyhow::Result<Shop> {
-    let mut tries_left = TRIES;
-    loop {
-        teller.starting();
-        tries_left -= 1;
-        let plan = Plan::new(Scratch::create(&config.temporary)?, collector)?;
-        let started = Shop::start(plan, journal).await;
-        match started {
-            Err(error) if tries_left > 0 && shop::lost_a_port(&error) => {
+    teller.starting();
+    for _ in 0..TRIES {
+        let network = match config.args.netns {
+            true => Network::Namespaces(Namespaces::create()?),
+            false => Network::Loopback,
+        };
+        let collector = collect(config, network.hub(), journal, background).await?;
+        let plan = Plan::new(network, Scratch::create(&config.temporary)?, collector)?;
+        match Shop::start(plan, journal).await {
+            Err(error) if shop::lost_a_port(&error) => {
                 journal.write(|entries| entries.death = None);
+                teller.again();
             }
             started => return started,
         }
     }
+    anyhow::bail!("somebody takes every port before we can use it; tried {TRIES} times")
 }
 
 /// Shows the first call; then plays the script, or shows whatever else happens, for ever.

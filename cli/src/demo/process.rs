@@ -66,16 +66,7 @@ impl Processes {
     /// # Errors
     /// The program cannot be executed.
     pub(crate) fn start(&mut self, start: &Start) -> anyhow::Result<()> {
-        let mut child = Command::new(&start.program)
-            .args(&start.args)
-            .env_clear()
-            .envs(start.env.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Ctrl-C is for us; we end the others in order.
-            .process_group(0)
-            .kill_on_drop(true)
+        let mut child = command(start)
             .spawn()
             .with_context(|| format!("execute {} for {}", start.program.display(), start.name))?;
         let attendant = Attendant {
@@ -98,6 +89,40 @@ impl Processes {
         }
         all
     }
+}
+
+/// Runs a process to its end.
+///
+/// # Errors
+/// It cannot be executed, or fails; with what it wrote.
+pub(crate) async fn run(start: &Start) -> anyhow::Result<()> {
+    let output = command(start).output().await;
+    let output = output.with_context(|| format!("execute {}", start.program.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let written = [output.stdout, output.stderr].concat();
+    let written = String::from_utf8_lossy(&written);
+    Err(anyhow::Error::from(Death {
+        process: start.name.clone(),
+        status: output.status.to_string(),
+        output: written.lines().map(str::to_owned).collect(),
+    }))
+}
+
+fn command(start: &Start) -> Command {
+    let mut command = Command::new(&start.program);
+    command
+        .args(&start.args)
+        .env_clear()
+        .envs(start.env.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C is for us; we end the others in order.
+        .process_group(0)
+        .kill_on_drop(true);
+    command
 }
 
 struct Attendant {

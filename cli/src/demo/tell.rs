@@ -3,9 +3,10 @@
 use std::io::Write as _;
 
 use super::Outcome;
+use super::network::Place;
 use super::paint::Paint;
+use super::plan::{IMPOSTOR, Plan};
 use super::script::Check;
-use super::shop::Plan;
 use super::trace::Trace;
 use super::waterfall;
 
@@ -22,6 +23,10 @@ impl Teller {
 
     pub(crate) fn starting(&self) {
         say("Starting a certificate authority, three apps and a proxy for each app ...");
+    }
+
+    pub(crate) fn again(&self) {
+        say("Somebody took one of our ports; once more with others ...");
     }
 
     /// Draws the shop with its addresses.
@@ -47,36 +52,25 @@ impl Teller {
     /// Says what to try.
     pub(crate) fn hints(&self, plan: &Plan) {
         let (web, orders) = (&plan.web, &plan.orders);
-        let rows = [
-            (format!("curl http://{}/", web.inbound), "visit the shop"),
+        let mut rows = vec![
+            (format!("curl http://{}/", web.entry), "visit the shop"),
             (
-                format!("curl http://{}/joseph", web.inbound),
+                format!("curl http://{}/joseph", web.entry),
                 "as another customer",
             ),
             (
-                format!("curl -H 'Host: orders' http://{}/orders", web.outbound),
-                "call orders as web does",
-            ),
-            (
-                format!(
-                    "http_proxy=http://{} curl http://orders/orders",
-                    web.outbound
-                ),
-                "the same, through a proxy setting",
-            ),
-            (
-                format!("curl http://{}/orders", orders.inbound),
+                format!("curl http://{}/orders", orders.entry),
                 "plaintext to a strict proxy: refused",
-            ),
-            (
-                format!("curl -i -H 'Host: impostor' http://{}/", web.outbound),
-                "an endpoint that is not who it should be: refused",
             ),
             (
                 format!("curl http://{}/metrics", orders.metrics),
                 "what orders' proxy counted",
             ),
         ];
+        rows.extend(match &web.namespace {
+            None => explicit(web),
+            Some(namespace) => redirected(plan, namespace),
+        });
         say("Try:");
         for (command, meaning) in rows {
             say(&format!(
@@ -137,6 +131,45 @@ impl Teller {
         };
         format!("  {mark}  {:<54} {finding}", check.name)
     }
+}
+
+/// How to enter the mesh as web where nothing redirects.
+fn explicit(web: &Place) -> Vec<(String, &'static str)> {
+    let mesh = web.outbound;
+    vec![
+        (
+            format!("curl -H 'Host: orders' http://{mesh}/orders"),
+            "call orders as web does",
+        ),
+        (
+            format!("http_proxy=http://{mesh} curl http://orders/orders"),
+            "the same, by a proxy setting",
+        ),
+        (
+            format!("curl -i -H 'Host: {IMPOSTOR}' http://{mesh}/"),
+            "an endpoint that is not who it should be: refused",
+        ),
+    ]
+}
+
+/// How to enter the mesh as web where the kernel redirects.
+fn redirected(plan: &Plan, namespace: &str) -> Vec<(String, &'static str)> {
+    let called = [
+        ("orders", "/orders", "call orders as web does"),
+        (
+            IMPOSTOR,
+            "/",
+            "an endpoint that is not who it should be: refused",
+        ),
+    ];
+    let row = |(service, path, meaning)| {
+        let address = plan.address_of(service)?.ip();
+        Some((
+            format!("ip netns exec {namespace} curl -i http://{address}{path}"),
+            meaning,
+        ))
+    };
+    called.into_iter().filter_map(row).collect()
 }
 
 fn say(text: &str) {
