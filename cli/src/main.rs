@@ -33,10 +33,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Help => say(USAGE),
         Command::Version => say(concat!("weft ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Demo(args) => return play(args),
-        Command::App(config) => hidden::app(&config)?,
-        Command::Ca => hidden::ca()?,
-        Command::Proxy { uid } => hidden::proxy(uid)?,
-        Command::Redirect => hidden::redirect()?,
+        Command::App(config) => return hidden::app(&config),
+        Command::Ca => return hidden::ca(),
+        Command::Proxy { uid } => return hidden::proxy(uid),
+        Command::Redirect => return hidden::redirect(),
     }
     Ok(ExitCode::SUCCESS)
 }

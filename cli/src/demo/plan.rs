@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 
-use super::identities::{AUDIENCE, ISSUER, NAMESPACE, TRUST_DOMAIN, TokenIssuer, identity};
+use super::identities::{self, AUDIENCE, ISSUER, NAMESPACE, TRUST_DOMAIN, identity};
 use super::network::{Network, Place};
 use super::process::Start;
 use super::scratch::Scratch;
@@ -206,15 +206,16 @@ impl Plan {
 
 impl Files {
     fn write(scratch: &Scratch, services: &str) -> anyhow::Result<Self> {
-        let issuer = TokenIssuer::generate()?;
+        let issuer = identities::token_issuer()?;
+        let key_set = issuer.key_set().context("write the key set")?;
         let tokens = scratch.directory("tokens")?;
         for app in AppName::ALL {
-            let token = issuer.token(app, SystemTime::now())?;
+            let token = identities::token(&issuer, app, SystemTime::now())?;
             scratch.file(&format!("tokens/{}", app.as_str()), &token)?;
         }
         Ok(Self {
             ca_directory: scratch.directory("ca")?,
-            key_set: scratch.file("jwks.json", &issuer.key_set()?)?,
+            key_set: scratch.file("jwks.json", &key_set)?,
             services: scratch.file("services.yaml", services)?,
             tokens,
             root: scratch.path(ROOT),
