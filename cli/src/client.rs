@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -51,8 +51,18 @@ pub(crate) async fn get(
     path: &str,
     headers: &HeaderMap,
 ) -> Result<Answer, CallError> {
-    let exchange = exchange(to, request(host, path, headers)?);
-    tokio::time::timeout(DEADLINE, exchange)
+    send(to, request(host, path, headers)?).await
+}
+
+/// Sends any request to `to`.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) async fn send(
+    to: SocketAddr,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, CallError> {
+    tokio::time::timeout(DEADLINE, exchange(to, request))
         .await
         .unwrap_or(Err(CallError::Deadline { to }))
 }
@@ -61,19 +71,18 @@ fn request(
     host: &str,
     path: &str,
     headers: &HeaderMap,
-) -> Result<Request<Empty<Bytes>>, http::Error> {
+) -> Result<Request<Full<Bytes>>, http::Error> {
     let mut request = Request::get(path)
         .header(header::HOST, host)
-        .body(Empty::new())?;
-    request.headers_mut().extend(
-        headers
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
+        .body(Full::default())?;
+    let copied = headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
+    request.headers_mut().extend(copied);
     Ok(request)
 }
 
-async fn exchange(to: SocketAddr, request: Request<Empty<Bytes>>) -> Result<Answer, CallError> {
+async fn exchange(to: SocketAddr, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
     let stream = TcpStream::connect(to)
         .await
         .map_err(|source| CallError::Connect { to, source })?;

@@ -47,7 +47,8 @@ fn play(args: DemoArgs) -> anyhow::Result<ExitCode> {
     } else {
         Terminal::No
     };
-    let outcome = demo::run(&DemoConfig::read(args, terminal, config::environment))?;
+    let config = DemoConfig::read(args, terminal, config::environment)?;
+    let outcome = demo::run(&config)?;
     Ok(match outcome {
         Outcome::Good => ExitCode::SUCCESS,
         Outcome::Different => ExitCode::FAILURE,
