@@ -13,7 +13,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, request};
 use tokio::time::{Duration, timeout};
 
-use super::batch::Batch;
+use super::batch::{Batch, gather};
 use super::body::{InFlight, Incoming, Pump, PumpError};
 use crate::http::Limits;
 use crate::http::body::{Body, Source};
@@ -37,12 +37,13 @@ impl Client {
     /// # Errors
     /// The preface could not be sent.
     pub(crate) async fn connect(io: Io, limits: Limits, tasks: &Tasks) -> Result<Self, h2::Error> {
-        let (sender, connection) = builder(&limits).handshake(Batch::new(io, None)).await?;
+        let (io, writer) = gather(io, None);
+        let (sender, connection) = builder(&limits).handshake(io).await?;
         let closed = Rc::new(Cell::new(false));
         let mark = Rc::clone(&closed);
         tasks.spawn_local(async move {
             // Each stream learns of a failure by itself.
-            let _outcome = keep_alive(connection).await;
+            let _outcome = writer.drive(keep_alive(connection)).await;
             mark.set(true);
         });
         Ok(Self {

@@ -12,7 +12,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderValue, Method, Request, Response, Version};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::batch::Batch;
+use super::batch::{Batch, gather};
 use super::body::{Incoming, Pump};
 use super::meter::Meter;
 use crate::drain::Lifetime;
@@ -37,7 +37,19 @@ pub(crate) async fn serve<S: Service + 'static>(
     service: Rc<S>,
     tasks: &Tasks,
 ) -> Result<(), h2::Error> {
-    let io = Batch::new(io, Some(Meter::new()));
+    let (io, writer) = gather(io, Some(Meter::new()));
+    writer
+        .drive(serve_streams(io, limits, lifetime, service, tasks))
+        .await
+}
+
+async fn serve_streams<S: Service + 'static>(
+    io: Batch,
+    limits: Limits,
+    lifetime: &Lifetime,
+    service: Rc<S>,
+    tasks: &Tasks,
+) -> Result<(), h2::Error> {
     let handshake = builder(&limits).handshake::<_, Bytes>(io);
     let Ok(connection) = timeout(limits.header_timeout, handshake).await else {
         return Ok(());
@@ -107,7 +119,8 @@ async fn stream_task<S: Service>(
     let response = match accept(request) {
         Err(malformed) => service.refuse(malformed),
         Ok(request) => {
-            let mut call = pin!(service.call(request, Interim::Http2(Rc::clone(&respond))));
+            // On the heap: a task is moved more than once before it runs, and this is most of it.
+            let mut call = Box::pin(service.call(request, Interim::Http2(Rc::clone(&respond))));
             let answer = poll_fn(|cx| {
                 if respond.borrow_mut().poll_reset(cx).is_ready() {
                     return std::task::Poll::Ready(None);
