@@ -201,7 +201,8 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
-    let body = serde_json::to_vec_pretty(body).unwrap_or_default();
+    let mut body = serde_json::to_vec_pretty(body).unwrap_or_default();
+    body.push(b'\n');
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("application/json");

@@ -60,6 +60,7 @@ commands:
   demo            start a small shop behind the mesh on this machine, until Ctrl-C
     --once        play the script, check every step, and end
     --netns       put each app into its own network namespace with real redirection (root)
+                  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends the spans there as well
 
   --help          show this
   --version       show the version

@@ -70,15 +70,14 @@ pub(crate) enum CollectorError {
 impl Collector {
     /// Reads the variables by which all OpenTelemetry programs are told, those for traces first.
     fn read(set: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, CollectorError> {
-        let endpoint = match set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
-            Some(endpoint) => endpoint,
-            None => match set("OTEL_EXPORTER_OTLP_ENDPOINT") {
-                Some(base) => format!("{}/v1/traces", base.trim_end_matches('/')),
-                None => return Ok(None),
-            },
+        let traces = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(|named| (named, ""));
+        let base = || set("OTEL_EXPORTER_OTLP_ENDPOINT").map(|named| (named, "/v1/traces"));
+        let Some((named, path)) = traces.or_else(base) else {
+            return Ok(None);
         };
-        let uri = endpoint.parse().ok().filter(is_plain_http);
-        let uri: Uri = uri.ok_or(CollectorError::Endpoint(endpoint))?;
+        let uri = format!("{}{path}", named.trim_end_matches('/')).parse();
+        let uri = uri.ok().filter(is_plain_http);
+        let uri: Uri = uri.ok_or(CollectorError::Endpoint(named))?;
         let protocol = set("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL");
         let protocol = match protocol.or_else(|| set("OTEL_EXPORTER_OTLP_PROTOCOL")) {
             Some(named) => Protocol::parse(named)?,
@@ -185,7 +184,10 @@ mod tests {
         let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT";
         let rows: &[(&[(&str, &str)], &str)] = &[
             (&[(endpoint, "https://a:4317")], "form http://host:port"),
-            (&[(endpoint, "a b")], "form http://host:port"),
+            (
+                &[(endpoint, "a b")],
+                "\"a b\" is not of the form http://host:port",
+            ),
             (
                 &[
                     (endpoint, "http://a:1"),

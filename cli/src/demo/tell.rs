@@ -37,13 +37,15 @@ impl Teller {
         );
         say("");
         for place in plan.places() {
+            let name = self.paint.bold(&format!("{:<6}", place.name.as_str()));
+            let (entry, outbound, metrics) = (place.entry, place.outbound, place.metrics);
+            let of = place
+                .namespace
+                .as_deref()
+                .map(|name| format!("  netns {name}"));
+            let of = of.unwrap_or_default();
             say(&format!(
-                "  {}  inbound {}  outbound {}  app {}  http://{}/metrics",
-                self.paint.bold(&format!("{:<6}", place.name.as_str())),
-                place.inbound,
-                place.outbound,
-                place.app,
-                place.metrics,
+                "  {name}  inbound {entry}  outbound {outbound}  metrics http://{metrics}/metrics{of}"
             ));
         }
         say("");

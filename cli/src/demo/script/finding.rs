@@ -64,20 +64,15 @@ pub(super) fn rejected(answer: &Answer, label: &str) -> Finding {
     let body: Rejection = read(answer)?;
     let good = !answer.status.is_success() && reject(answer) == Some(label);
     if !good || body.status != "error" || body.reason != label {
-        let header = reject(answer);
-        let text = String::from_utf8_lossy(&answer.body);
-        return Err(format!(
-            "{} {REJECT}: {header:?} {text}, not {label}",
-            answer.status
-        ));
+        let (header, told) = (reject(answer), told(answer));
+        return Err(format!("{told} with {REJECT}: {header:?}, not {label}"));
     }
     Ok(format!("{} {REJECT}: {label}", answer.status.as_u16()))
 }
 
 pub(super) fn page(answer: &Answer) -> Result<WebPage, String> {
     if answer.status != StatusCode::OK {
-        let body = String::from_utf8_lossy(&answer.body);
-        return Err(format!("{} {body}", answer.status));
+        return Err(told(answer));
     }
     read(answer)
 }
@@ -131,20 +126,21 @@ pub(super) fn reject(answer: &Answer) -> Option<&str> {
 }
 
 pub(super) fn read<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, String> {
-    serde_json::from_slice(&answer.body).map_err(|error| {
-        let body = String::from_utf8_lossy(&answer.body);
-        format!("{} {body:?}: {error}", answer.status)
-    })
+    serde_json::from_slice(&answer.body).map_err(|error| format!("{}: {error}", told(answer)))
 }
 
 pub(super) fn described(answer: Result<Answer, CallError>) -> String {
     match answer {
-        Ok(answer) => {
-            let body = String::from_utf8_lossy(&answer.body);
-            format!("{} {body}", answer.status)
-        }
+        Ok(answer) => told(&answer),
         Err(error) => chain(&error),
     }
+}
+
+/// Returns an answer on one line.
+fn told(answer: &Answer) -> String {
+    let body = String::from_utf8_lossy(&answer.body);
+    let words: Vec<_> = body.split_whitespace().collect();
+    format!("{} {}", answer.status, words.join(" "))
 }
 
 /// Returns an error with its causes.
