@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicUsize;
 use std::thread;
 
 use anyhow::Context;
+use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::ready::Readiness;
@@ -66,7 +67,8 @@ pub(crate) fn start(
         drain: drain.clone(),
     };
     let parts = Parts {
-        config: Arc::clone(config),
+        drain_quiet: config.drain_quiet,
+        drain_timeout: config.drain_timeout,
         drain: drain.clone(),
         open: Arc::clone(open),
         ended: ended.clone(),
@@ -90,7 +92,8 @@ pub(crate) fn start(
 }
 
 struct Parts {
-    config: Arc<Config>,
+    drain_quiet: Duration,
+    drain_timeout: Duration,
     drain: Drain,
     open: Arc<AtomicUsize>,
     ended: CancellationToken,
@@ -106,14 +109,20 @@ async fn run(parts: Parts) {
     drop(tasks.spawn("discovery", parts.supply.run(stop.clone())));
     admin::serve(parts.sockets, &parts.sources, &tasks);
     drop(tasks.spawn("identity", parts.identity.run(stop.clone())));
+    drop(tasks.spawn("readiness", ready_with_identity(parts.sources)));
     parts.drain.started().await;
-    app::drained(
-        &parts.open,
-        parts.config.drain_quiet,
-        parts.config.drain_timeout,
-    )
-    .await;
+    app::drained(&parts.open, parts.drain_quiet, parts.drain_timeout).await;
     parts.ended.cancel();
     stop.cancel();
     // Admin connections have nothing to finish; the runtime drops them.
+}
+
+/// A proxy that is to have an identity is not ready without one: it could neither call nor be called.
+async fn ready_with_identity(sources: Sources) {
+    let meshed = sources.config.ca_address.is_some() || sources.config.identity_dir.is_some();
+    let mut identities = sources.identities.clone();
+    let _awaited = meshed.then(|| sources.readiness.wait_for("identity"));
+    while meshed && identities.current().is_none() {
+        identities.changed().await;
+    }
 }
