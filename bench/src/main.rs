@@ -45,6 +45,7 @@ fn bench(settings: &Settings) -> anyhow::Result<()> {
     for absent in &missing {
         eprintln!("skipped {}: {}", absent.name, absent.reason);
     }
+    let machine = report::Machine::before_the_run();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -52,7 +53,7 @@ fn bench(settings: &Settings) -> anyhow::Result<()> {
     for protocol in &settings.protocols {
         sections.push(runtime.block_on(measure::run(*protocol, &peers, settings))?);
     }
-    let report = report::Report::new(settings, &peers, missing, sections);
+    let report = report::Report::new(settings, machine, &peers, missing, sections);
     println!("{report}");
     if let Some(path) = &settings.json {
         std::fs::write(path, report.json()?)

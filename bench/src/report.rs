@@ -25,11 +25,14 @@ pub(crate) struct Report {
     results: Vec<Results>,
 }
 
+/// What the run was made on.
 #[derive(Clone, Debug, Serialize)]
-struct Machine {
+pub(crate) struct Machine {
     cpu: String,
     cores: usize,
     kernel: String,
+    /// Over the last minute, read when the run began: figures of a busy machine are to be taken with care.
+    load_average_before: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -92,6 +95,7 @@ struct Ratio {
 impl Report {
     pub(crate) fn new(
         settings: &Settings,
+        machine: Machine,
         peers: &[Peer],
         missing: Vec<Missing>,
         sections: Vec<Section>,
@@ -101,7 +105,7 @@ impl Report {
             version: peer.version.clone(),
         };
         Self {
-            machine: Machine::this(),
+            machine,
             method: Method {
                 rounds: settings.rounds,
                 round_seconds: settings.round.as_secs_f64(),
@@ -126,7 +130,7 @@ impl Report {
 }
 
 impl Machine {
-    fn this() -> Self {
+    pub(crate) fn before_the_run() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo
             .lines()
@@ -138,6 +142,11 @@ impl Machine {
                 .unwrap_or_default()
                 .trim()
                 .to_owned(),
+            load_average_before: fs::read_to_string("/proc/loadavg")
+                .unwrap_or_default()
+                .chars()
+                .take_while(|part| !part.is_whitespace())
+                .collect(),
         }
     }
 }

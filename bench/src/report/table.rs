@@ -9,8 +9,8 @@ impl Display for Report {
         let (machine, method) = (&self.machine, &self.method);
         writeln!(
             f,
-            "{}, {} cores, Linux {}",
-            machine.cpu, machine.cores, machine.kernel
+            "{}, {} cores, Linux {}, load average {} before the run",
+            machine.cpu, machine.cores, machine.kernel, machine.load_average_before
         )?;
         writeln!(
             f,
