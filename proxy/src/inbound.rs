@@ -332,7 +332,7 @@ impl Inbound {
         exchange.to(self.destination());
         let answer = retry::run(
             request,
-            &self.cx.worker.budget,
+            &self.cx.worker,
             exchange.attempts(),
             async |attempt| self.attempt(attempt, interim).await,
         );
@@ -386,13 +386,13 @@ impl Service for Inbound {
         response
     }
 
-    fn refuse(&self, malformed: Malformed) -> Response<Body> {
+    fn refuse(&self, malformed: Malformed, caller: Caller) -> Response<Body> {
         self.cx
             .worker
             .telemetry
             .metrics()
             .malformed(malformed.label());
-        Reject::Malformed(malformed).response(Caller::Http)
+        Reject::Malformed(malformed).response(caller)
     }
 }
 

@@ -256,7 +256,7 @@ impl Outbound {
         let chosen = RefCell::new(None);
         let answer = retry::run(
             request,
-            &self.cx.worker.budget,
+            &self.cx.worker,
             exchange.attempts(),
             async |attempt| self.attempt(attempt, &route, interim, &chosen).await,
         );
@@ -398,13 +398,13 @@ impl Service for Outbound {
         exchange.answer(outcome)
     }
 
-    fn refuse(&self, malformed: Malformed) -> Response<Body> {
+    fn refuse(&self, malformed: Malformed, caller: Caller) -> Response<Body> {
         self.cx
             .worker
             .telemetry
             .metrics()
             .malformed(malformed.label());
-        Reject::Malformed(malformed).response(Caller::Http)
+        Reject::Malformed(malformed).response(caller)
     }
 }
 

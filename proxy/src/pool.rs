@@ -23,7 +23,7 @@ use crate::http::h1::conn::{Conn, Shared};
 use crate::http::h2;
 use crate::io::Io;
 use crate::tasks::Tasks;
-use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::metrics::{OpenGauge, PoolState, WorkerMetrics};
 use crate::tls::Speaks;
 
 /// Whose connections they are.
@@ -137,6 +137,7 @@ pub(crate) struct Lane {
 struct Idle {
     conn: Shared,
     since: Instant,
+    _counted: OpenGauge,
 }
 
 /// A shared HTTP/2 connection.
@@ -148,7 +149,10 @@ struct SharedClient {
 
 /// Counts a connection for as long as it is there.
 #[derive(Debug)]
-pub(crate) struct Open(Rc<Cell<usize>>);
+pub(crate) struct Open(
+    Rc<Cell<usize>>,
+    #[expect(dead_code, reason = "counts by being there")] OpenGauge,
+);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -255,7 +259,10 @@ impl Lane {
             });
         }
         self.open.set(self.open.get() + 1);
-        let open = Open(Rc::clone(&self.open));
+        let open = Open(
+            Rc::clone(&self.open),
+            self.metrics.pool_connection(PoolState::Open),
+        );
         let connected = self
             .connector
             .connect(&self.target, &self.configs, speaks, &self.metrics)
@@ -266,7 +273,7 @@ impl Lane {
     fn take_idle(&self) -> Option<Shared> {
         let now = Instant::now();
         loop {
-            let Idle { conn, since } = self.idle.borrow_mut().pop()?;
+            let Idle { conn, since, .. } = self.idle.borrow_mut().pop()?;
             let idle = now.saturating_duration_since(since);
             if idle < self.idle_limit(now) && still_open(&conn, idle, now) {
                 return Some(conn);
@@ -299,7 +306,7 @@ impl Lane {
     fn sweep(&self, cx: &mut Context<'_>, now: Instant) {
         let limit = self.idle_limit(now);
         let mut shortest: Option<Duration> = None;
-        self.idle.borrow_mut().retain(|Idle { conn, since }| {
+        self.idle.borrow_mut().retain(|Idle { conn, since, .. }| {
             let idle = now.saturating_duration_since(*since);
             let conn = &mut *conn.borrow_mut();
             let ended = conn.poll_gone(cx).is_ready() || conn.eof || !conn.input.is_empty();
@@ -354,7 +361,12 @@ impl Home for Lane {
                 return;
             }
         }
-        self.idle.borrow_mut().push(Idle { conn, since: now });
+        let _counted = self.metrics.pool_connection(PoolState::Idle);
+        self.idle.borrow_mut().push(Idle {
+            conn,
+            since: now,
+            _counted,
+        });
     }
 }
 

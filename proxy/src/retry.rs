@@ -9,10 +9,10 @@ pub(crate) mod replay;
 use http::{HeaderMap, HeaderName, Method, Request, Response, request};
 use tokio::time::Instant;
 
+use crate::cx::Worker;
 use crate::http::body::Body;
 use crate::http::failure::Processed;
 use crate::reject::Reject;
-use budget::Budget;
 use replay::Kept;
 
 /// One attempt to be made.
@@ -54,10 +54,11 @@ pub(crate) enum Outcome {
 /// The reason of the last attempt.
 pub(crate) async fn run(
     request: Request<Body>,
-    budget: &Budget,
+    worker: &Worker,
     attempts: &mut u32,
     attempt: impl AsyncFn(Attempt<'_>) -> Outcome,
 ) -> Result<Response<Body>, Reject> {
+    let budget = &worker.budget;
     budget.deposit();
     let (head, body) = request.into_parts();
     let mut once = Some(body);
@@ -84,6 +85,7 @@ pub(crate) async fn run(
                     return Ok(answer);
                 }
                 avoid.push(endpoint);
+                worker.telemetry.metrics().retried("handed_back");
             }
             Outcome::Failed(failed) => {
                 if !whole || !may_repeat(&failed, &head.method, &head.headers) {
@@ -92,6 +94,7 @@ pub(crate) async fn run(
                 if failed.reused && !fresh {
                     // The connection was stale, the endpoint need not be: the same one, on a new connection.
                     fresh = true;
+                    worker.telemetry.metrics().retried("stale_connection");
                     continue;
                 }
                 counted += u32::from(failed.processed == Processed::Maybe);
@@ -99,6 +102,7 @@ pub(crate) async fn run(
                 {
                     return Err(failed.reject);
                 }
+                worker.telemetry.metrics().retried(failed.reject.label());
                 avoid.extend(failed.endpoint);
             }
         }

@@ -83,7 +83,7 @@ impl WorkerMetrics {
     /// Counts an upstream connection in this state until the guard is dropped.
     pub(crate) fn pool_connection(&self, state: PoolState) -> OpenGauge {
         let state = match state {
-            PoolState::Active => "active",
+            PoolState::Open => "open",
             PoolState::Idle => "idle",
         };
         OpenGauge::new(self.own.cell(&table::POOL.at(&[state])))
@@ -154,10 +154,12 @@ impl WorkerMetrics {
     }
 }
 
-/// Whether a request uses an upstream connection.
+/// What is counted of an upstream connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PoolState {
-    Active,
+    /// It is there.
+    Open,
+    /// It is kept without a request (HTTP/1).
     Idle,
 }
 

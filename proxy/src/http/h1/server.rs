@@ -24,7 +24,7 @@ use crate::http::interim::Interim;
 use crate::http::malformed::Malformed;
 use crate::http::timer::Timer;
 use crate::http::upgrade;
-use crate::reject::Reject;
+use crate::reject::{Caller, Reject};
 
 /// Why a connection was given up.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub(crate) trait Service {
     /// Answers one request; failures are answers too.
     async fn call(&self, request: Request<Body>, interim: Interim) -> Response<Body>;
     /// The answer to a request that could not be read.
-    fn refuse(&self, malformed: Malformed) -> Response<Body>;
+    fn refuse(&self, malformed: Malformed, caller: Caller) -> Response<Body>;
 }
 
 /// Serves until either side ends; runs the tunnel if a request turns into one.
@@ -323,10 +323,8 @@ impl Server<'_> {
         service: &impl Service,
     ) -> Result<(), ServeError> {
         let response = match &error {
-            ServeError::Malformed(malformed) => service.refuse(*malformed),
-            ServeError::HeaderTimeout => {
-                Reject::HeaderTimeout.response(crate::reject::Caller::Http)
-            }
+            ServeError::Malformed(malformed) => service.refuse(*malformed, Caller::Http),
+            ServeError::HeaderTimeout => Reject::HeaderTimeout.response(Caller::Http),
             ServeError::Io(_)
             | ServeError::CutHeader
             | ServeError::Idle

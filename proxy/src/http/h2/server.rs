@@ -24,6 +24,7 @@ use crate::http::interim::Interim;
 use crate::http::malformed::Malformed;
 use crate::http::path;
 use crate::io::Io;
+use crate::reject::Caller;
 use crate::tasks::Tasks;
 
 /// Serves until the client leaves, misbehaves or has been told to go elsewhere and done so.
@@ -75,7 +76,8 @@ async fn serve_streams<S: Service + 'static>(
                 Some(stream) => {
                     let (request, respond) = stream?;
                     server.served = true;
-                    tasks.spawn_local(stream_task(request, respond, Rc::clone(&service)));
+                    let service = Rc::clone(&service);
+                    tasks.spawn_local(stream_task(request, respond, service, limits.header_count));
                     idle.as_mut().reset(Instant::now() + limits.idle_timeout);
                 }
             },
@@ -112,12 +114,13 @@ async fn stream_task<S: Service>(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     service: Rc<S>,
+    header_count: usize,
 ) {
     let respond = Rc::new(RefCell::new(respond));
     let grpc = crate::http::grpc::is_grpc(request.headers());
     let head_only = *request.method() == Method::HEAD;
-    let response = match accept(request) {
-        Err(malformed) => service.refuse(malformed),
+    let response = match accept(request, header_count) {
+        Err(malformed) => service.refuse(malformed, if grpc { Caller::Grpc } else { Caller::Http }),
         Ok(request) => {
             // On the heap: a task is moved more than once before it runs, and this is most of it.
             let mut call = Box::pin(service.call(request, Interim::Http2(Rc::clone(&respond))));
@@ -137,8 +140,11 @@ async fn stream_task<S: Service>(
 }
 
 /// Checks what h2 leaves to us and turns it into the request that everybody else sees.
-fn accept(request: Request<RecvStream>) -> Result<Request<Body>, Malformed> {
+fn accept(request: Request<RecvStream>, header_count: usize) -> Result<Request<Body>, Malformed> {
     let (mut parts, stream) = request.into_parts();
+    if parts.headers.len() > header_count {
+        return Err(Malformed::TooManyHeaders);
+    }
     if parts.method == Method::CONNECT {
         return Err(Malformed::Target);
     }
