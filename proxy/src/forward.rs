@@ -18,7 +18,7 @@ use crate::http::h1::server::ServeError;
 use crate::http::headers::remove_hop_by_hop;
 use crate::http::interim::Interim;
 use crate::http::upgrade;
-use crate::io::Io;
+use crate::io::{self, Io};
 use crate::pool::Lane;
 use crate::reject::Reject;
 use crate::retry::{Attempt, Failed};
@@ -139,18 +139,10 @@ pub(crate) async fn tcp<G>(
         Err(error) => {
             debug!(%error, "opaque connection has nowhere to go");
             record.error = Some(error.reject().label());
-            reset(&io);
+            io::reset(&io);
         }
     }
     cx.worker.telemetry.finish_tcp(&record);
-}
-
-/// Closes with RST: whoever speaks opaque bytes must not take a failure for an orderly end.
-fn reset(io: &Io) {
-    let linger = socket2::SockRef::from(io.socket()).set_linger(Some(std::time::Duration::ZERO));
-    if let Err(error) = linger {
-        debug!(%error, "connection cannot be reset");
-    }
 }
 
 /// Tells how an HTTP/1 connection ended, where it did not end between two messages.

@@ -10,6 +10,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
+use tracing::debug;
 
 use crate::rewind::Rewind;
 
@@ -55,6 +56,15 @@ impl Io {
             Self::Accepted(io) => io.get_ref().1.peer_certificates(),
             Self::Connected(io) => io.get_ref().1.peer_certificates(),
         }
+    }
+}
+
+/// Makes the connection end with RST when it is dropped: whoever takes the end of the connection for the end of the data
+/// must not take a failure for an orderly end.
+pub(crate) fn reset(io: &Io) {
+    let linger = socket2::SockRef::from(io.socket()).set_linger(Some(std::time::Duration::ZERO));
+    if let Err(error) = linger {
+        debug!(%error, "connection cannot be reset");
     }
 }
 

@@ -22,9 +22,10 @@ pub(crate) enum Interim {
 }
 
 impl Interim {
-    /// Passes one on. `100 Continue` is not passed: each hop sends it when it wants the body.
+    /// Passes one on. `100 Continue` is not passed: each hop sends it when it wants the body. Nor is `101`, which is never
+    /// interim (in HTTP/2 it is not even allowed, RFC 9113 section 8.6).
     pub(crate) fn forward(&self, status: StatusCode, mut fields: HeaderMap) {
-        if status == StatusCode::CONTINUE {
+        if status == StatusCode::CONTINUE || status == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
         headers::remove_hop_by_hop(&mut fields);

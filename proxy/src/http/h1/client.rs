@@ -160,6 +160,11 @@ impl<'a> Call<'a> {
                 Ok(Some(head)) if self.is_final(head.response.status()) => {
                     return Poll::Ready(Ok(head));
                 }
+                // RFC 9110 section 7.8: a switch that nobody asked for. Passed on it would end HTTP for the caller alone.
+                Ok(Some(head)) if head.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    let error = SendError::Malformed(Malformed::StatusLine);
+                    return Poll::Ready(Err(Failure::maybe(error)));
+                }
                 Ok(Some(head)) => {
                     self.upload.hold = None;
                     cx.waker().wake_by_ref();

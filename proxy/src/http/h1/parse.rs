@@ -99,12 +99,15 @@ pub(crate) fn request(
 }
 
 fn finish_request(mut request: Request<()>, framing: Framing) -> Result<RequestHead, Malformed> {
-    let keep_alive = keep_alive(request.headers(), request.version());
+    let version = request.version();
+    let keep_alive = keep_alive(request.headers(), version);
     let headers = request.headers_mut();
     headers.remove(TRANSFER_ENCODING);
-    let expects_continue = headers
-        .get(EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    // RFC 9110 section 10.1.1: "a server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore [it]".
+    let expects_continue = version == Version::HTTP_11
+        && headers
+            .get(EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let no_body = matches!(framing, Framing::None | Framing::Length(0));
     if headers.contains_key(UPGRADE) && has_token(headers, &CONNECTION, "upgrade") && !no_body {
         return Err(Malformed::UpgradeWithBody);

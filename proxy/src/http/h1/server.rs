@@ -167,9 +167,13 @@ impl Server<'_> {
         let (method, version) = (request.method().clone(), request.version());
         let body = self.begin(framing, expects_continue);
         let request = request.map(|()| body);
-        let response = self
-            .wait(service.call(request, Interim::Http1(Rc::clone(&self.conn))))
-            .await?;
+        // RFC 9110 section 15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
+        let interim = if version == Version::HTTP_10 {
+            Interim::None
+        } else {
+            Interim::Http1(Rc::clone(&self.conn))
+        };
+        let response = self.wait(service.call(request, interim)).await?;
         let finished = self.conn.borrow().decoder.is_done();
         let after = if keep_alive
             && finished_or_streaming(finished, response.body())
@@ -245,6 +249,7 @@ impl Server<'_> {
         let mut writer = Writer {
             coding,
             ended: coding == Coding::None && body.is_end(),
+            failed: None,
         };
         let limit = self.limits.idle_timeout;
         self.timer.set(limit);
@@ -260,9 +265,7 @@ impl Server<'_> {
         limit: Duration,
     ) -> Poll<Result<(), ServeError>> {
         loop {
-            let waiting = writer
-                .poll_fill(cx, &self.conn, body)
-                .map_err(ServeError::Answer)?;
+            let waiting = writer.poll_fill(cx, &self.conn, body);
             let conn = &mut *self.conn.borrow_mut();
             let before = conn.output.len();
             let flushed = conn.poll_flush(cx)?;
@@ -270,7 +273,7 @@ impl Server<'_> {
                 self.timer.set(limit);
             }
             if flushed.is_ready() && writer.ended {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(writer.outcome(conn));
             }
             if flushed.is_pending() || waiting {
                 if conn.decoder.is_done() {
@@ -363,20 +366,18 @@ impl Server<'_> {
 /// The state of an answer being written.
 struct Writer {
     coding: Coding,
+    /// Nothing more will be encoded.
     ended: bool,
+    /// The body broke off; what came before it is still written.
+    failed: Option<BodyError>,
 }
 
 impl Writer {
     /// Encodes what the body has ready; tells whether it waits for the body.
-    fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        conn: &Shared,
-        body: &mut Body,
-    ) -> Result<bool, BodyError> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, conn: &Shared, body: &mut Body) -> bool {
         while !self.ended && conn.borrow().output.len() < MAX_OUTPUT {
             let Poll::Ready(frame) = body.poll_frame(cx) else {
-                return Ok(true);
+                return true;
             };
             let out = &mut conn.borrow_mut().output;
             match frame {
@@ -385,14 +386,28 @@ impl Writer {
                         && self.coding == Coding::Chunked;
                     encode::frame(out, frame, self.coding);
                 }
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => {
+                    self.ended = true;
+                    self.failed = Some(error);
+                }
                 None => {
                     self.ended = true;
                     encode::end(out, self.coding);
                 }
             }
         }
-        Ok(false)
+        false
+    }
+
+    /// How the answer ended. Where its end is that of the connection, one that broke off must not end in an orderly way.
+    fn outcome(&mut self, conn: &Conn) -> Result<(), ServeError> {
+        let Some(error) = self.failed.take() else {
+            return Ok(());
+        };
+        if self.coding == Coding::UntilClose {
+            crate::io::reset(conn.io());
+        }
+        Err(ServeError::Answer(error))
     }
 }
 
