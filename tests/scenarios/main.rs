@@ -5,5 +5,6 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
+mod http;
 mod mtls;
 mod redirect;

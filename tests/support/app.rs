@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -152,7 +153,9 @@ async fn http<F>(
     // Why a connection ended is for the other side to see.
     if known && &first == b"PRI " {
         let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        server.timer(TokioTimer::new());
+        server
+            .timer(TokioTimer::new())
+            .max_header_list_size(1 << 20);
         let mut served = std::pin::pin!(server.serve_connection(TokioIo::new(io), service));
         tokio::select! {
             _ = served.as_mut() => {}
@@ -235,3 +238,51 @@ pub async fn read_head(io: &mut TcpStream) -> Option<String> {
     }
     Some(String::from_utf8_lossy(&head).into_owned())
 }
+
+/// An app that answers each request head of HTTP/1 with exactly the bytes that `answer` gives, and closes when they say so.
+///
+/// It reads no content.
+pub fn scripted(answer: impl Fn(&str) -> Vec<u8> + Clone + Send + 'static) -> App {
+    App::tcp(move |mut io| {
+        let answer = answer.clone();
+        async move {
+            while let Some(head) = read_head(&mut io).await {
+                let bytes = answer(&head);
+                if io.write_all(&bytes).await.is_err() || ends(&bytes) {
+                    break;
+                }
+            }
+        }
+    })
+}
+
+fn ends(answer: &[u8]) -> bool {
+    let says = |text: &[u8]| answer.windows(text.len()).any(|window| window == text);
+    answer.starts_with(b"HTTP/1.0") || says(b"connection: close")
+}
+
+/// A piece of an endless content in which a lost, doubled or swapped part shows; at most 1 MiB.
+pub fn pattern(position: u64, length: usize) -> Bytes {
+    static BLOCK: OnceLock<Bytes> = OnceLock::new();
+    let block = BLOCK.get_or_init(|| {
+        let mut state = 1_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        let period: Vec<u8> = (0..PERIOD).map(|_| next()).collect();
+        period
+            .iter()
+            .copied()
+            .cycle()
+            .take(PERIOD + MAX_PIECE)
+            .collect::<Vec<_>>()
+            .into()
+    });
+    let from = usize::try_from(position % PERIOD as u64).unwrap();
+    block.slice(from..from + length)
+}
+
+/// A prime, so that no buffer's size divides it.
+const PERIOD: usize = 65_521;
+const MAX_PIECE: usize = 1024 * 1024;

@@ -140,6 +140,18 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1<Io> {
         std::mem::take(&mut self.input)
     }
 
+    /// Reads until the other side has ended in an orderly way.
+    ///
+    /// # Errors
+    /// It was reset instead.
+    pub async fn whole(&mut self) -> io::Result<Vec<u8>> {
+        soon(async {
+            while self.fill().await? > 0 {}
+            Ok(std::mem::take(&mut self.input))
+        })
+        .await
+    }
+
     /// Reads whatever comes next; empty when the other side has ended.
     pub async fn some(&mut self) -> Vec<u8> {
         if self.input.is_empty() {
@@ -155,6 +167,28 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1<Io> {
                 assert!(self.fill().await.unwrap() > 0, "ended early");
             }
             self.input.drain(..count).collect()
+        })
+        .await
+    }
+
+    /// Reads the head of an answer, and leaves its content.
+    pub async fn head_only(&mut self) -> (StatusCode, HeaderMap) {
+        soon(self.head()).await.unwrap()
+    }
+
+    /// Reads one chunk of an answer's content; `None` is the last one.
+    ///
+    /// # Errors
+    /// The content is cut, or is not chunked.
+    pub async fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        soon(async {
+            let size = usize::from_str_radix(&self.line().await?, 16).map_err(io::Error::other)?;
+            let mut data = Vec::new();
+            self.take(size, &mut data).await?;
+            if !self.line().await?.is_empty() {
+                return Err(io::Error::other("a chunk is too long"));
+            }
+            Ok((size > 0).then_some(data))
         })
         .await
     }
