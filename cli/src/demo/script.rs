@@ -97,7 +97,12 @@ impl Visitor<'_> {
 
     fn hops(&self, visit: &Visit) -> Vec<Check> {
         let page = visit.page.as_ref();
-        let hop = |app| hop(page.map_err(|_| "no answer, no hop".to_owned())?, app);
+        let hop = |app| {
+            hop(
+                page.map_err(|_told_above| "no answer, no hop".to_owned())?,
+                app,
+            )
+        };
         let over = |app, protocol, from| called(hop(app)?, protocol, from);
         let greeting = page.map_err(Clone::clone).map(|page| page.greeting.clone());
         let nobody = hop(AppName::Web).and_then(anonymous);
