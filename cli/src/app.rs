@@ -164,6 +164,7 @@ where
         let mut connections = JoinSet::new();
         loop {
             let (stream, _) = listener.accept().await.context("accept a connection")?;
+            stream.set_nodelay(true).context("set TCP_NODELAY")?;
             let answer = answer.clone();
             let service = service_fn(move |req| {
                 let answer = answer(req);

@@ -15,20 +15,17 @@ mod process;
 mod scratch;
 mod script;
 mod shop;
+mod spans;
 mod tell;
 mod trace;
 mod waterfall;
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use self::collector::Collector;
 use self::journal::Journal;
 use self::netns::Namespaces;
 use self::network::Network;
@@ -37,6 +34,7 @@ use self::plan::Plan;
 use self::scratch::Scratch;
 use self::script::{Check, Visitor};
 use self::shop::Shop;
+use self::spans::Spans;
 use self::tell::Teller;
 use crate::config::DemoConfig;
 
@@ -65,75 +63,63 @@ async fn demo(config: &DemoConfig) -> anyhow::Result<Outcome> {
     let teller = Teller::new(config.paint);
     let mut interrupts = Interrupts::watch()?;
     let journal = Journal::new();
-    let mut background = JoinSet::new();
-    let shop = tokio::select! {
+    let (shop, mut spans) = tokio::select! {
         biased;
         () = interrupts.next() => anyhow::bail!("interrupted while starting"),
-        shop = start(config, &journal, &mut background, &teller) => shop?,
+        started = start(config, &journal, &teller) => started?,
     };
     let shown = tokio::select! {
         biased;
         () = interrupts.next() => None,
+        failure = spans.failure() => Some(Err(failure)),
         shown = show(config, &shop.plan, &journal, &teller) => Some(shown),
     };
     let ended = tokio::select! {
         biased;
         () = interrupts.next() => anyhow::bail!("interrupted while ending"),
-        ended = shop.stop() => script::all_ended(&ended),
+        ended = end(config, shop, spans, &journal) => ended,
     };
     match shown {
-        Some(checks) => Ok(teller.verdict(&[checks?, vec![ended]].concat())),
+        Some(checks) => Ok(teller.verdict(&[checks?, ended].concat())),
         None if config.args.once => anyhow::bail!("interrupted"),
         None => Ok(teller.farewell(&ended)),
     }
-}
-
-/// Starts to listen for spans on `hub`; returns where.
-async fn collect(
-    config: &DemoConfig,
-    hub: IpAddr,
-    journal: &Journal,
-    background: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<SocketAddr> {
-    let collector = Collector::bind(SocketAddr::new(hub, 0)).await?;
-    let address = collector.address();
-    let onward = config.collector.clone().map(|endpoint| {
-        let (onward, exports) = mpsc::channel(forward::WAITING);
-        let forwarding = forward::forward(endpoint, exports, journal.clone());
-        background.spawn(async move {
-            forwarding.await;
-            Ok(())
-        });
-        onward
-    });
-    background.spawn(collector.serve(journal.clone(), onward));
-    Ok(address)
 }
 
 /// Starts the shop, again on other ports when somebody took one of ours first.
 async fn start(
     config: &DemoConfig,
     journal: &Journal,
-    background: &mut JoinSet<anyhow::Result<()>>,
     teller: &Teller,
-) -> anyhow::Result<Shop> {
+) -> anyhow::Result<(Shop, Spans)> {
     teller.starting();
     for _ in 0..TRIES {
         let network = match config.args.netns {
             true => Network::Namespaces(Namespaces::create()?),
             false => Network::Loopback,
         };
-        let collector = collect(config, network.hub(), journal, background).await?;
-        let plan = Plan::new(network, Scratch::create(&config.temporary)?, collector)?;
+        let spans = Spans::receive(network.hub(), config.collector.clone(), journal).await?;
+        let scratch = Scratch::create(&config.temporary)?;
+        let plan = Plan::new(network, scratch, spans.address())?;
         match Shop::start(plan, journal).await {
             Err(error) if shop::lost_a_port(&error) => {
                 journal.write(|entries| entries.death = None);
                 teller.again();
             }
-            started => return started,
+            started => return started.map(|shop| (shop, spans)),
         }
     }
     anyhow::bail!("somebody takes every port before we can use it; tried {TRIES} times")
+}
+
+/// Ends the processes, whose last spans still come in, and then the rest.
+async fn end(config: &DemoConfig, shop: Shop, spans: Spans, journal: &Journal) -> Vec<Check> {
+    let mut checks = vec![script::all_ended(&shop.stop().await)];
+    spans.finish().await;
+    if config.collector.is_some() {
+        checks.push(script::all_forwarded(journal));
+    }
+    checks
 }
 
 /// Shows the first call; then plays the script, or shows whatever else happens, for ever.
@@ -162,17 +148,21 @@ async fn show(
 /// Prints every trace that has settled.
 async fn watch(journal: &Journal, teller: &Teller) -> std::convert::Infallible {
     let mut ticks = tokio::time::interval(LOOK);
+    let mut told = None;
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = ticks.tick().await;
         let (settled, trouble) = journal.write(|entries| {
             let settled = entries.take_settled(now, QUIET);
-            (settled, entries.not_forwarded.take())
+            (settled, entries.not_forwarded.clone())
         });
         settled.iter().for_each(|trace| teller.trace(trace));
-        trouble
-            .iter()
-            .for_each(|reason| teller.not_forwarded(reason));
+        if trouble != told {
+            trouble
+                .iter()
+                .for_each(|reason| teller.not_forwarded(reason));
+            told = trouble;
+        }
     }
 }
 

@@ -55,7 +55,10 @@ impl Collector {
     ) -> anyhow::Result<()> {
         let service = TraceServiceServer::new(Receiver { journal, onward });
         Server::builder()
-            .serve_with_incoming(service, TcpIncoming::from(self.listener))
+            .serve_with_incoming(
+                service,
+                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
+            )
             .await
             .context("serve OTLP")
     }

@@ -25,10 +25,13 @@ pub(crate) async fn forward(
             Protocol::Grpc => over_grpc(&mut channel, &collector, export).await,
             Protocol::HttpProtobuf => over_http(&collector, &export).await,
         };
-        if let Err(reason) = sent {
-            channel = None;
-            let reason = format!("{}: {reason}", collector.uri);
-            journal.write(|entries| entries.not_forwarded = Some(reason));
+        match sent {
+            Ok(()) => journal.write(|entries| entries.forwarded += 1),
+            Err(reason) => {
+                channel = None;
+                let reason = format!("{}: {reason}", collector.uri);
+                journal.write(|entries| entries.not_forwarded = Some(reason));
+            }
         }
     }
 }

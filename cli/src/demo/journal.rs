@@ -36,6 +36,8 @@ impl std::error::Error for Death {}
 pub(crate) struct Entries {
     traces: VecDeque<Trace>,
     pub(crate) death: Option<Death>,
+    /// How many exports the operator's collector took.
+    pub(crate) forwarded: u64,
     /// Why spans do not reach the collector the operator named; the last reason.
     pub(crate) not_forwarded: Option<String>,
 }

@@ -61,6 +61,17 @@ pub(crate) fn all_ended(ended: &[Ended]) -> Check {
     check("every process ends when it is told to", clean(ended))
 }
 
+/// Checks that the operator's collector took all spans.
+pub(crate) fn all_forwarded(journal: &Journal) -> Check {
+    let (taken, trouble) = journal.read(|all| (all.forwarded, all.not_forwarded.clone()));
+    let finding = match trouble {
+        Some(reason) => Err(reason),
+        None if taken == 0 => Err("it took none of them in time".to_owned()),
+        None => Ok(format!("{taken} exports")),
+    };
+    check("your own collector gets the spans too", finding)
+}
+
 /// A call to `web`, with a trace begun by the visitor.
 pub(crate) struct Visit {
     trace: String,

@@ -114,16 +114,14 @@ impl Teller {
         Outcome::Different
     }
 
-    /// Ends a demo that was watched.
-    pub(crate) fn farewell(&self, ended: &Check) -> Outcome {
+    /// Ends a demo that was watched; what did not end well is told.
+    pub(crate) fn farewell(&self, ended: &[Check]) -> Outcome {
         say("");
-        match &ended.finding {
-            Ok(_) => {
-                say("The shop is closed.");
-                Outcome::Good
-            }
-            Err(_) => self.verdict(std::slice::from_ref(ended)),
+        if ended.iter().any(|check| check.finding.is_err()) {
+            return self.verdict(ended);
         }
+        say("The shop is closed.");
+        Outcome::Good
     }
 
     fn row(&self, check: &Check) -> String {

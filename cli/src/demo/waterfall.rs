@@ -47,10 +47,7 @@ fn row(trace: &Trace, span: &Span, whole: &Extent, paint: Paint) -> String {
 fn note(trace: &Trace, span: &Span, paint: Paint) -> String {
     let outcome = outcome(span).unwrap_or("no status");
     match (span.side, trace.seen_in(span)) {
-        (Side::Outbound, _) => {
-            let to = span.attribute(SERVER).unwrap_or("somewhere");
-            format!("calls {to}: {outcome}")
-        }
+        (Side::Outbound, _) => call(span, outcome),
         (Side::Inbound, Some(seen)) => match seen.caller() {
             Some(caller) => {
                 let caller = paint.bold(caller);
@@ -61,7 +58,24 @@ fn note(trace: &Trace, span: &Span, paint: Paint) -> String {
                 seen.protocol
             ),
         },
-        (Side::Inbound, None) => format!("not seen by the app: {outcome}"),
+        (Side::Inbound, None) => {
+            let reason = span
+                .attribute(&["weft.reject"])
+                .unwrap_or("not seen by the app");
+            format!("{outcome}, {reason}")
+        }
+    }
+}
+
+/// Says who was called, and who it proved to be; or why the mesh refused.
+fn call(span: &Span, outcome: &str) -> String {
+    let host = span.attribute(SERVER).unwrap_or("somewhere");
+    let to = host.strip_suffix(".svc.cluster.local").unwrap_or(host);
+    let rejected = span.attribute(&["weft.reject"]);
+    match (rejected, span.attribute(&["weft.peer.identity"])) {
+        (Some(reason), _) => format!("calls {to}: {outcome}, rejected by the mesh, {reason}"),
+        (None, Some(identity)) => format!("calls {to}, which is {identity}: {outcome}"),
+        (None, None) => format!("calls {to}: {outcome}"),
     }
 }
 
@@ -180,8 +194,10 @@ mod tests {
         root.attributes
             .insert("http.response.status_code".to_owned(), "200".to_owned());
         let mut out = span(("web", Side::Outbound), "b2", "a1", (800, 2400));
-        out.attributes
-            .insert("server.address".to_owned(), "orders".to_owned());
+        out.attributes.insert(
+            "server.address".to_owned(),
+            "orders.shop.svc.cluster.local".to_owned(),
+        );
         out.attributes
             .insert("http.response.status_code".to_owned(), "200".to_owned());
         let orders = span(("orders", Side::Inbound), "c3", "b2", (1600, 2400));
@@ -197,10 +213,37 @@ mod tests {
         let want = "\
 GET / 200 3.20 ms  trace 4bf92f3577b34da6a3ce929d0e0e4736
   web      in  |================================|    3.20 ms  HTTP/1.1 in plaintext from somebody without identity
-  web      out |        ================        |    1.60 ms  calls orders: 200
+  web      out |        ================        |    1.60 ms  calls orders.shop: 200
   orders   in  |                ========        |    0.80 ms  HTTP/1.1 over mutual TLS 1.3 from spiffe://cluster.local/ns/shop/sa/web
 ";
         assert_eq!(draw(&trace, Paint::Plain), want);
+    }
+
+    #[test]
+    fn a_call_names_who_answered_or_why_the_mesh_refused() {
+        type Attributes<'a> = &'a [(&'a str, &'a str)];
+        let rows: &[(Attributes<'_>, &str)] = &[
+            (&[("server.address", "10.0.0.1")], "calls 10.0.0.1: 200"),
+            (
+                &[
+                    ("server.address", "a"),
+                    ("weft.peer.identity", "spiffe://t/a"),
+                ],
+                "calls a, which is spiffe://t/a: 200",
+            ),
+            (
+                &[("server.address", "a"), ("weft.reject", "wrong_identity")],
+                "calls a: 200, rejected by the mesh, wrong_identity",
+            ),
+        ];
+        for (attributes, want) in rows {
+            let mut out = span(("web", Side::Outbound), "b2", "a1", (0, 1));
+            let own = attributes
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            out.attributes.extend(own);
+            assert_eq!(call(&out, "200"), *want);
+        }
     }
 
     #[tokio::test]
