@@ -135,6 +135,8 @@ struct Files {
     /// Where `ca.crt` is written for others.
     publish: Option<std::path::PathBuf>,
     material: Material,
+    /// What was there at the last look, if that was something new.
+    seen: Option<Material>,
 }
 
 impl Parts {
@@ -147,11 +149,13 @@ impl Parts {
         let domain = config.trust_domain.clone();
         let material = store.read(&domain)?;
         let issuer = store.issuer(&material, &domain)?;
+        let publish = config.dir.clone();
         let files = Files {
             store,
             domain,
-            publish: config.dir.clone(),
+            publish,
             material,
+            seen: None,
         };
         files.publish(&issuer)?;
         let serving = Serving::new(config.names.clone(), &issuer)
@@ -192,10 +196,15 @@ impl Files {
             .map_or(Ok(()), |dir: &Path| publish(dir, issuer))
     }
 
-    /// Returns the issuer anew if its files have changed.
+    /// Returns the issuer anew if its files have changed and were the same in two looks: they may be written bit by bit.
     fn changed(&mut self) -> Result<Option<Issuer>, StoreError> {
         let material = self.store.read(&self.domain)?;
         if material == self.material {
+            self.seen = None;
+            return Ok(None);
+        }
+        if self.seen.as_ref() != Some(&material) {
+            self.seen = Some(material);
             return Ok(None);
         }
         let issuer = self.store.issuer(&material, &self.domain)?;

@@ -52,7 +52,13 @@ impl Config {
         let mut env = Env {
             lookup,
             errors: Vec::new(),
+            asked: Vec::new(),
         };
+        let config = Self::read(&mut env);
+        env.finish(config)
+    }
+
+    fn read(env: &mut Env<impl Fn(&str) -> Option<String>>) -> Self {
         let web_roots: PathBuf = env.or(
             "WEFT_CA_JWKS_ROOTS",
             "/etc/ssl/certs/ca-certificates.crt",
@@ -61,8 +67,8 @@ impl Config {
         let config = Self {
             listen: env.or("WEFT_CA_LISTEN", "[::]:15012", parsed),
             metrics_listen: env.or("WEFT_CA_METRICS_LISTEN", "[::]:15014", parsed),
-            dir: env.value("WEFT_CA_DIR").map(PathBuf::from),
-            issuer_dir: env.value("WEFT_CA_ISSUER_DIR").map(PathBuf::from),
+            dir: env.optional("WEFT_CA_DIR").map(PathBuf::from),
+            issuer_dir: env.optional("WEFT_CA_ISSUER_DIR").map(PathBuf::from),
             trust_domain: env.or("WEFT_TRUST_DOMAIN", "cluster.local", parsed),
             keys: env.required("WEFT_CA_JWKS", "none", |text| {
                 key_source(text, web_roots.clone())
@@ -91,7 +97,7 @@ impl Config {
                 "is more than WEFT_CA_MAX_TTL".to_owned(),
             );
         }
-        env.finish(config)
+        config
     }
 }
 
@@ -130,6 +136,8 @@ impl fmt::Display for ConfigErrors {
 struct Env<L> {
     lookup: L,
     errors: Vec<Mistake>,
+    /// Each variable that was asked for, with its default, as the documentation has them.
+    asked: Vec<(&'static str, String)>,
 }
 
 impl<L: Fn(&str) -> Option<String>> Env<L> {
@@ -139,12 +147,18 @@ impl<L: Fn(&str) -> Option<String>> Env<L> {
             .filter(|value| !value.is_empty())
     }
 
+    fn optional(&mut self, name: &'static str) -> Option<String> {
+        self.asked.push((name, String::new()));
+        self.value(name)
+    }
+
     fn or<T>(
         &mut self,
         name: &'static str,
         default: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> T {
+        self.asked.push((name, default.to_owned()));
         let value = self.value(name).map(|value| parse(&value));
         let default = || parse(default).unwrap_or_else(|error| unreachable!("{name}: {error}"));
         match value {
@@ -167,7 +181,11 @@ impl<L: Fn(&str) -> Option<String>> Env<L> {
         if self.value(name).is_none() {
             self.mistake(name, "must be set".to_owned());
         }
-        self.or(name, placeholder, parse)
+        let value = self.or(name, placeholder, parse);
+        if let Some((_, default)) = self.asked.last_mut() {
+            default.clear();
+        }
+        value
     }
 
     fn mistake(&mut self, name: &'static str, reason: String) {
@@ -251,6 +269,29 @@ mod tests {
         assert_eq!(config.lifetimes.max, Duration::from_secs(90 * 24 * 3600));
         assert_eq!(config.names.len(), 4);
         assert!(matches!(config.keys, KeySource::Url { .. }));
+    }
+
+    #[test]
+    fn the_documentation_has_every_variable_with_its_default() {
+        let mut env = Env {
+            lookup: |_: &str| None,
+            errors: Vec::new(),
+            asked: Vec::new(),
+        };
+        Config::read(&mut env);
+        let documentation = include_str!("../../docs/ca.md");
+        for (name, default) in &env.asked {
+            let default = match default.as_str() {
+                "" => " ".to_owned(),
+                default => format!(" `{default}` "),
+            };
+            let row = format!("| `{name}` |{default}|");
+            assert!(documentation.contains(&row), "no row {row}");
+        }
+        let rows = documentation
+            .lines()
+            .filter(|line| line.starts_with("| `WEFT_"));
+        assert_eq!(rows.count(), env.asked.len());
     }
 
     #[test]

@@ -1,13 +1,6 @@
 //! What the authority counts, and the small HTTP server that shows it.
 //!
-//! | metric | what it counts |
-//! |---|---|
-//! | `weft_ca_requests_total{result}` | requests for a leaf, by what came of them |
-//! | `weft_ca_handshake_failures_total{reason}` | connections that did not become secure |
-//! | `weft_ca_open_connections` | connections at the moment |
-//! | `weft_ca_reload_failures_total{what}` | issuers or keys that changed and could not be used |
-//! | `weft_ca_issuer_expiry_timestamp_seconds` | when the issuer ends, since 1970 |
-//! | `weft_ca_root_expiry_timestamp_seconds` | when the first root of the bundle ends, since 1970 |
+//! `docs/ca.md` lists all of them; a test compares it with what is served.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
@@ -171,3 +164,32 @@ fn unix_seconds(time: SystemTime) -> i64 {
 const MAX_CONNECTIONS: usize = 64;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 const MAX_AGE: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_metric() {
+        let metrics = Metrics::new().unwrap();
+        metrics.request("issued");
+        metrics.handshake_failed("closed");
+        metrics.reload_failed("keys");
+        let text = metrics.text().unwrap();
+        let served: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        let documentation = include_str!("../../docs/ca.md").lines();
+        let rows = documentation.filter_map(|line| line.strip_prefix("| `weft_"));
+        let told: BTreeSet<String> = rows
+            .filter_map(|row| Some(format!("weft_{}", row.split(['`', '{']).next()?)))
+            .collect();
+        assert_eq!(
+            told.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+            served
+        );
+    }
+}

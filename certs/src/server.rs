@@ -1,6 +1,6 @@
 //! The certificate API as a server: who asks is authenticated, what is asked is checked, and a leaf is signed.
 //!
-//! Nothing of a request but its public key reaches the certificate. How connections are accepted is in [`listener`].
+//! Nothing of a request but its public key reaches the certificate. How connections are accepted is in `listener`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

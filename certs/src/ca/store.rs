@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 use weft_policy::spiffe::TrustDomain;
 
+use crate::bundle::Bundle;
 use crate::ca::{Issuer, IssuerError};
 
 /// A directory with an issuer.
@@ -184,8 +185,18 @@ fn read_roots(dir: &Path) -> Result<String, StoreError> {
             .is_some_and(|kind| kind == "crt" || kind == "pem")
     });
     paths.sort();
-    let texts: Result<Vec<_>, _> = paths.iter().map(|path| read(path)).collect();
+    let texts: Result<Vec<_>, _> = paths.iter().map(|path| read_root(path)).collect();
     Ok(texts?.join("\n"))
+}
+
+/// Reads a file that must hold a root: an empty or broken one would take trust away without a word.
+fn read_root(path: &Path) -> Result<String, StoreError> {
+    let text = read(path)?;
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    Bundle::from_pem(&text)
+        .map_err(invalid)
+        .map_err(failed("use", path))?;
+    Ok(text)
 }
 
 fn read(path: &Path) -> Result<String, StoreError> {
