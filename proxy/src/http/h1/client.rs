@@ -51,7 +51,9 @@ impl Client {
     ) -> Result<Response<Body>, Failure> {
         let mut call = Call::new(&self, head, body, interim, limits);
         let answer = poll_fn(|cx| call.poll(cx)).await;
-        let upload = call.upload;
+        // The call's hold on the connection ends here: a connection that switches protocols has one owner.
+        let Call { conn, upload, .. } = call;
+        drop(conn);
         match answer {
             Ok(answer) => Ok(self.answer(answer, upload, tasks)),
             Err(failure) => Err(Failure {
