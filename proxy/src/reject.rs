@@ -45,6 +45,10 @@ pub(crate) enum Reject {
     PoolFull,
     /// The connection was reset before the answer.
     UpstreamReset,
+    /// The app cancelled the call before it answered.
+    UpstreamCancelled,
+    /// The app cancelled the call because the caller's own deadline had passed.
+    Deadline,
     /// The connection ended before the answer.
     UpstreamClosed,
     /// The answer is not one that all readers read alike.
@@ -74,6 +78,8 @@ pub(crate) struct Row {
     pub(crate) unprocessed: bool,
 }
 
+const CANCELLED: u8 = 1;
+const DEADLINE_EXCEEDED: u8 = 4;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
 const UNIMPLEMENTED: u8 = 12;
@@ -193,6 +199,20 @@ impl Reject {
                 UNAVAILABLE,
                 "upstream_reset",
                 "the connection was reset before the answer",
+                false,
+            ),
+            Self::UpstreamCancelled => row(
+                bad_gateway,
+                CANCELLED,
+                "upstream_cancelled",
+                "the app cancelled the call before it answered",
+                false,
+            ),
+            Self::Deadline => row(
+                StatusCode::GATEWAY_TIMEOUT,
+                DEADLINE_EXCEEDED,
+                "deadline",
+                "the caller's deadline passed before the app answered",
                 false,
             ),
             Self::UpstreamClosed => row(

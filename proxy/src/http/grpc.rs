@@ -1,5 +1,7 @@
 //! gRPC over HTTP/2: who is a gRPC caller, and what a status is called.
 
+use std::time::Duration;
+
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
 
@@ -7,6 +9,7 @@ use http::{HeaderMap, HeaderName};
 pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// `grpc-message`, percent-encoded.
 pub(crate) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Whether a request is gRPC: `"application/grpc" [("+proto" / "+json" / {custom})]` (gRPC PROTOCOL-HTTP2, Requests).
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -19,6 +22,26 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 /// The status code of trailers or of a trailers-only answer.
 pub(crate) fn status(headers: &HeaderMap) -> Option<u16> {
     headers.get(STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// How long the caller waits: `"grpc-timeout" TimeoutValue TimeoutUnit`, at most eight digits and one letter
+/// (gRPC PROTOCOL-HTTP2, Requests).
+pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(TIMEOUT)?.to_str().ok()?;
+    let (value, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if value.len() > 8 || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = value.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
 }
 
 /// Percent-encodes a message (gRPC PROTOCOL-HTTP2, Status-Message).
@@ -51,6 +74,28 @@ mod tests {
                 .into_iter()
                 .collect();
             assert_eq!(is_grpc(&headers), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_read_as_the_protocol_says() {
+        let rows = [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("99999999S", Some(Duration::from_secs(99_999_999))),
+            ("200m", Some(Duration::from_millis(200))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("0n", Some(Duration::ZERO)),
+            ("100000000S", None),
+            ("S", None),
+            ("", None),
+            ("-1S", None),
+            ("1s", None),
+            ("1", None),
+        ];
+        for (value, want) in rows {
+            let headers: HeaderMap = [(TIMEOUT, value.parse().unwrap())].into_iter().collect();
+            assert_eq!(timeout(&headers), want, "{value:?}");
         }
     }
 }
