@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use bytes::BytesMut;
+use h2::Reason;
 use http::header::{CONNECTION, UPGRADE};
 use http::{Response, StatusCode, Version};
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use crate::connect::ConnectError;
 use crate::cx::{Cx, Worker};
 use crate::http::body::Body;
 use crate::http::failure::{Failure, Processed, SendError};
+use crate::http::grpc;
 use crate::http::h1::server::ServeError;
 use crate::http::headers::remove_hop_by_hop;
 use crate::http::interim::Interim;
@@ -41,6 +43,7 @@ pub(crate) async fn send(
     worker: &Worker,
 ) -> Sent {
     let (head, body, fresh) = (attempt.head, attempt.body, attempt.fresh);
+    let start = Instant::now();
     let answer = if head.version == Version::HTTP_2 {
         match lane.http2().await {
             Ok(client) => client.send(head, body, interim, &worker.tasks).await,
@@ -63,13 +66,24 @@ pub(crate) async fn send(
             if let SendError::Malformed(malformed) = failure.error {
                 worker.telemetry.metrics().malformed(malformed.label());
             }
-            Sent::Failed(failed(&failure))
+            let expired =
+                grpc::timeout(&head.headers).is_some_and(|limit| start.elapsed() >= limit);
+            Sent::Failed(failed(&failure, expired))
         }
     }
 }
 
-fn failed(failure: &Failure) -> Failed {
+/// gRPC's mapping of HTTP/2 errors (PROTOCOL-HTTP2, Errors) has CANCEL as CANCELLED; a server also sends it when the deadline
+/// that the caller gave has passed.
+fn failed(failure: &Failure, expired: bool) -> Failed {
     let reject = match &failure.error {
+        SendError::Stream(error) if error.is_remote() && error.reason() == Some(Reason::CANCEL) => {
+            if expired {
+                Reject::Deadline
+            } else {
+                Reject::UpstreamCancelled
+            }
+        }
         SendError::Io(_) | SendError::Stream(_) => Reject::UpstreamReset,
         SendError::Closed => Reject::UpstreamClosed,
         SendError::Malformed(_) => Reject::UpstreamMalformed,
@@ -120,6 +134,8 @@ pub(crate) async fn tcp<G>(
         received: 0,
         error: None,
     };
+    let telemetry = &cx.worker.telemetry;
+    telemetry.begin_tcp(&cx.facts, record.destination.as_ref());
     match upstream.await {
         Ok((upstream, _held)) => {
             let ends = (
@@ -142,7 +158,7 @@ pub(crate) async fn tcp<G>(
             io::reset(&io);
         }
     }
-    cx.worker.telemetry.finish_tcp(&record);
+    telemetry.finish_tcp(&record);
 }
 
 /// Tells how an HTTP/1 connection ended, where it did not end between two messages.
