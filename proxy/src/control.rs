@@ -21,6 +21,7 @@ use crate::filter::trace::Sampler;
 use crate::identity::{self, Identities, Source};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::telemetry::otlp::Export;
 
 /// What the control thread supplies.
 pub(crate) struct Control {
@@ -56,7 +57,8 @@ pub(crate) fn start(
         .build()
         .context("make a runtime")?;
     let (sockets, admin) = admin::bind(config)?;
-    let telemetry = Telemetry::new(config);
+    let (telemetry, export) = Telemetry::new(config);
+    telemetry.metrics().watch(&discovery, &identities);
     let readiness = Readiness::default();
     let sources = Sources {
         config: Arc::clone(config),
@@ -76,6 +78,7 @@ pub(crate) fn start(
         sources,
         sockets,
         identity,
+        export,
     };
     let thread = thread::Builder::new()
         .name("control".to_owned())
@@ -101,6 +104,7 @@ struct Parts {
     sources: Sources,
     sockets: admin::Sockets,
     identity: identity::Supply,
+    export: Option<Export>,
 }
 
 async fn run(parts: Parts) {
@@ -109,10 +113,23 @@ async fn run(parts: Parts) {
     drop(tasks.spawn("discovery", parts.supply.run(stop.clone())));
     admin::serve(parts.sockets, &parts.sources, &tasks);
     drop(tasks.spawn("identity", parts.identity.run(stop.clone())));
-    drop(tasks.spawn("readiness", ready_with_identity(parts.sources)));
+    drop(tasks.spawn("readiness", ready_with_identity(parts.sources.clone())));
+    // Until the workers have told of their last requests.
+    let told = CancellationToken::new();
+    let export = parts
+        .export
+        .map(|export| tasks.spawn("span export", export.run(told.clone())));
     parts.drain.started().await;
     app::drained(&parts.open, parts.drain_quiet, parts.drain_timeout).await;
     parts.ended.cancel();
+    let telemetry = &parts.sources.telemetry;
+    telemetry.workers_gone().await;
+    told.cancel();
+    if let Some(export) = export {
+        // A panic there has been told of, and must not keep the rest from ending.
+        let _ended = export.await;
+    }
+    telemetry.flush();
     stop.cancel();
     // Admin connections have nothing to finish; the runtime drops them.
 }

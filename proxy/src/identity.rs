@@ -114,6 +114,11 @@ impl Identities {
         }
     }
 
+    /// Returns how many identities were published.
+    pub(crate) fn renewals(&self) -> u64 {
+        self.changes.as_ref().map_or(0, |changes| *changes.borrow())
+    }
+
     /// Returns how many times getting an identity has failed.
     pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)

@@ -17,6 +17,7 @@ pub(crate) mod collect;
 pub(crate) mod istio;
 pub(crate) mod labels;
 mod process;
+mod suppliers;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;

@@ -98,7 +98,7 @@ pub(super) fn rewrite(headers: &mut HeaderMap, trace: &TraceContext) {
     if headers.contains_key(TRACE_ID) {
         match read_several(headers) {
             Some(Place::Span(parent)) if parent.trace_id == trace.trace_id => {
-                write_several(headers, trace)
+                write_several(headers, trace);
             }
             Some(Place::Span(_) | Place::NoTrace { .. }) => {}
             None => [TRACE_ID, SPAN_ID, PARENT_ID, DECISION, FLAGS]

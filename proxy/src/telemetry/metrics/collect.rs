@@ -84,6 +84,11 @@ impl Number {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
@@ -273,7 +278,7 @@ fn histogram(labels: Vec<LabelPair>, total: &HistogramTotal) -> proto::Metric {
     clippy::cast_precision_loss,
     reason = "a counter above 2^53 is off by a billionth of a per cent"
 )]
-fn as_f64(value: u64) -> f64 {
+pub(super) fn as_f64(value: u64) -> f64 {
     value as f64
 }
 

@@ -1,0 +1,57 @@
+//! What the suppliers of state count themselves, asked for when metrics are read.
+
+use std::time::UNIX_EPOCH;
+
+use super::collect::{Metrics, as_f64};
+use super::table::{DNS_LOOKUPS, DNS_NAMES, IDENTITY_EXPIRY, IDENTITY_RENEWALS, SERVICES_UPDATES};
+use crate::discovery::{Discovery, DiscoveryMetrics};
+use crate::identity::Identities;
+
+impl Metrics {
+    /// Shows what `discovery` and `identities` count.
+    pub(crate) fn watch(&self, discovery: &Discovery, identities: &Identities) {
+        let read = |count: fn(&DiscoveryMetrics) -> u64| {
+            let discovery = discovery.clone();
+            move || as_f64(count(discovery.metrics()))
+        };
+        self.read_from(
+            SERVICES_UPDATES.at(&["ok"]),
+            read(DiscoveryMetrics::file_updates),
+        );
+        self.read_from(
+            SERVICES_UPDATES.at(&["refused"]),
+            read(DiscoveryMetrics::rejected_updates),
+        );
+        self.read_from(
+            DNS_LOOKUPS.at(&["failed"]),
+            read(DiscoveryMetrics::dns_failures),
+        );
+        self.read_from(DNS_LOOKUPS.at(&["ok"]), read(answered));
+        self.read_from(DNS_NAMES.at(&[]), read(DiscoveryMetrics::resolved_names));
+        let read = |count: fn(&Identities) -> u64| {
+            let identities = identities.clone();
+            move || as_f64(count(&identities))
+        };
+        self.read_from(IDENTITY_EXPIRY.at(&[]), read(expiry));
+        self.read_from(IDENTITY_RENEWALS.at(&["ok"]), read(Identities::renewals));
+        self.read_from(
+            IDENTITY_RENEWALS.at(&["failed"]),
+            read(Identities::failures),
+        );
+    }
+}
+
+fn answered(metrics: &DiscoveryMetrics) -> u64 {
+    // A lookup may end between the two readings.
+    metrics.dns_lookups().saturating_sub(metrics.dns_failures())
+}
+
+/// Unix time, 0 without an identity.
+fn expiry(identities: &Identities) -> u64 {
+    let expiry = identities
+        .current()
+        .map_or(UNIX_EPOCH, |identity| identity.leaf.not_after());
+    expiry
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
