@@ -43,11 +43,6 @@ impl Picked {
         };
         self.endpoint.observe(self.at + rtt, rtt);
     }
-
-    /// Notes how the use of the endpoint went, and ends it.
-    pub(crate) fn finish(self, rtt: Duration, outcome: Outcome) {
-        self.observe(rtt, outcome);
-    }
 }
 
 impl Deref for Picked {

@@ -14,6 +14,7 @@ use weft_certs::identity::Identity;
 use weft_policy::spiffe::SpiffeId;
 
 use crate::detect;
+use crate::discovery::endpoint::Endpoint;
 use crate::identity::Identities;
 use crate::io::Io;
 use crate::reject::Reject;
@@ -29,6 +30,8 @@ pub(crate) struct Target {
     pub(crate) inbound_leg: bool,
     /// `None`: plaintext.
     pub(crate) expected: Option<tls::connect::Expected>,
+    /// Where discovery supplied it: once it is retired, no connection is kept.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
 }
 
 /// An open connection.

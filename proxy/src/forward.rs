@@ -51,11 +51,7 @@ pub(crate) async fn send(
         }
     } else {
         match lane.http1(fresh).await {
-            Ok(client) => {
-                client
-                    .send(head, body, interim, worker.settings.limits, &worker.tasks)
-                    .await
-            }
+            Ok(client) => client.send(head, body, interim).await,
             Err(error) => return Sent::NotConnected(error),
         }
     };

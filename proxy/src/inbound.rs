@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::BytesMut;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
 use tracing::debug;
@@ -248,6 +248,7 @@ impl Inbound {
             address: app.address,
             inbound_leg: app.redirected,
             expected: None,
+            endpoint: None,
         };
         let lane = worker.pool.lane(Key::App(app.address), || target);
         let service = worker.settings.own_service(app.port);
@@ -425,14 +426,5 @@ fn app_reject(error: &ConnectError) -> Reject {
         | ConnectError::Handshake { .. }
         | ConnectError::Loop { .. }
         | ConnectError::Full { .. } => error.reject(),
-    }
-}
-
-/// HTTP/2 stays HTTP/2 up to the app, and HTTP/1 stays HTTP/1.
-pub(crate) fn speaks_of(version: Version) -> Speaks {
-    if version == Version::HTTP_2 {
-        Speaks::Http2
-    } else {
-        Speaks::Http1
     }
 }

@@ -6,7 +6,6 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
@@ -46,15 +45,6 @@ impl Io {
             Self::Tcp(_) => None,
             Self::Accepted(io) => io.get_ref().1.alpn_protocol(),
             Self::Connected(io) => io.get_ref().1.alpn_protocol(),
-        }
-    }
-
-    /// The certificate chain of the other side, leaf first.
-    pub(crate) fn peer_chain(&self) -> Option<&[CertificateDer<'static>]> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Accepted(io) => io.get_ref().1.peer_certificates(),
-            Self::Connected(io) => io.get_ref().1.peer_certificates(),
         }
     }
 }

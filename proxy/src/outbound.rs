@@ -248,7 +248,7 @@ impl Outbound {
         let route = self.route(&request).await?;
         exchange.to(route.facts(None));
         if *request.method() == Method::CONNECT {
-            return self.connect(&route, exchange).await;
+            return Box::pin(self.connect(&route, exchange)).await;
         }
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         self.add_host(&mut request);
@@ -286,7 +286,7 @@ impl Outbound {
         {
             return Ok(Route::Service(Arc::clone(&last.service)));
         }
-        let service = self.look_up(request).await?;
+        let service = Box::pin(self.look_up(request)).await?;
         if let Some(host) = called.cloned() {
             let last = LastCalled {
                 host,
@@ -459,7 +459,7 @@ fn named(request: &Request<Body>) -> Result<(String, u16), Reject> {
     Ok((authority.host().to_owned(), port))
 }
 
-fn endpoint_target(service: &ServiceName, endpoint: &Endpoint) -> Target {
+fn endpoint_target(service: &ServiceName, endpoint: &Arc<Endpoint>) -> Target {
     let expected = endpoint
         .identity
         .clone()
@@ -471,6 +471,7 @@ fn endpoint_target(service: &ServiceName, endpoint: &Endpoint) -> Target {
         address: endpoint.dial(),
         inbound_leg: false,
         expected,
+        endpoint: Some(Arc::clone(endpoint)),
     }
 }
 
@@ -479,6 +480,7 @@ fn plain_target(address: SocketAddr) -> Target {
         address,
         inbound_leg: false,
         expected: None,
+        endpoint: None,
     }
 }
 

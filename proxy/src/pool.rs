@@ -194,6 +194,8 @@ impl Lane {
                 conn,
                 reused: true,
                 home: Some(home),
+                limits: self.config.limits,
+                tasks: self.tasks.clone(),
             });
         }
         let (connected, open) = self.open(Speaks::Http1).await?;
@@ -204,6 +206,8 @@ impl Lane {
             conn: Shared::new(conn.into()),
             reused: false,
             home: Some(home),
+            limits: self.config.limits,
+            tasks: self.tasks.clone(),
         })
     }
 
@@ -246,11 +250,6 @@ impl Lane {
         Ok((connected.io, open))
     }
 
-    /// Whether the bytes are protected on the way.
-    pub(crate) fn secure(&self) -> bool {
-        self.target.expected.is_some()
-    }
-
     async fn open(&self, speaks: Speaks) -> Result<(Connected, Open), ConnectError> {
         if self.open.get() >= self.config.connections {
             return Err(ConnectError::Full {
@@ -263,10 +262,11 @@ impl Lane {
             Rc::clone(&self.open),
             self.metrics.pool_connection(PoolState::Open),
         );
-        let connected = self
+        // On the heap: rare beside the requests that find a connection, and most of their future's size.
+        let connecting = self
             .connector
-            .connect(&self.target, &self.configs, speaks, &self.metrics)
-            .await?;
+            .connect(&self.target, &self.configs, speaks, &self.metrics);
+        let connected = Box::pin(connecting).await?;
         Ok((connected, open))
     }
 
@@ -331,7 +331,13 @@ impl Lane {
 
     /// Whether nothing is left of it and nobody has asked for a while.
     fn is_forgotten(self: &Rc<Self>, now: Instant) -> bool {
-        let unused = now.saturating_duration_since(self.used.get()) > self.config.idle.max(SWEEP);
+        let retired = self
+            .target
+            .endpoint
+            .as_ref()
+            .is_some_and(|endpoint| endpoint.retired());
+        let unused =
+            retired || now.saturating_duration_since(self.used.get()) > self.config.idle.max(SWEEP);
         if unused {
             self.idle.borrow_mut().clear();
             self.shared

@@ -23,8 +23,6 @@ pub(crate) enum Reject {
     UnknownService,
     /// The request would come back to us.
     Loop,
-    /// The method cannot be carried here.
-    Method,
     /// Without redirection: no app is declared for this port.
     NoApp,
     /// The service has no endpoint.
@@ -82,161 +80,36 @@ const CANCELLED: u8 = 1;
 const DEADLINE_EXCEEDED: u8 = 4;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
-const UNIMPLEMENTED: u8 = 12;
+const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+const BAD: StatusCode = StatusCode::BAD_GATEWAY;
 
 impl Reject {
     /// The row of this reason.
+    #[rustfmt::skip]
     pub(crate) fn row(self) -> Row {
-        let row = |status, grpc, label, message, unprocessed| Row {
-            status,
-            grpc,
-            label,
-            message,
-            unprocessed,
+        let (status, grpc, label, message) = match self {
+            Self::Malformed(what) => (what.status(), INTERNAL, what.label(), malformed_message(what)),
+            Self::HeaderTimeout => (StatusCode::REQUEST_TIMEOUT, UNAVAILABLE, "header_timeout", "the request header did not arrive in time"),
+            Self::RequestBody => (StatusCode::BAD_REQUEST, INTERNAL, "request_body", "the request body failed before its end"),
+            Self::UnknownService => (StatusCode::NOT_FOUND, UNAVAILABLE, "unknown_service", "no service of that name and port is known, and DNS knows none either"),
+            Self::Loop => (StatusCode::LOOP_DETECTED, INTERNAL, "loop", "the request would come back to this proxy"),
+            Self::NoApp => (StatusCode::NOT_FOUND, UNAVAILABLE, "no_app", "no app is declared for this port; see WEFT_INBOUND_PORTS"),
+            Self::NoEndpoint => (NOT_NOW, UNAVAILABLE, "no_endpoint", "the service has no endpoint"),
+            Self::AppGone => (NOT_NOW, UNAVAILABLE, "app_gone", "the app does not listen on its port"),
+            Self::NoIdentity => (NOT_NOW, UNAVAILABLE, "no_identity", "the proxy has no certificate yet"),
+            Self::PoolFull => (NOT_NOW, UNAVAILABLE, "pool_full", "too many connections to the endpoint"),
+            Self::Connect => (BAD, UNAVAILABLE, "connect", "no connection to the endpoint"),
+            Self::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, UNAVAILABLE, "connect_timeout", "no connection to the endpoint in time"),
+            Self::Handshake => (BAD, UNAVAILABLE, "handshake", "mesh TLS with the endpoint failed"),
+            Self::WrongIdentity => (BAD, UNAVAILABLE, "wrong_identity", "the endpoint has another identity than discovery says"),
+            Self::UpstreamReset => (BAD, UNAVAILABLE, "upstream_reset", "the connection was reset before the answer"),
+            Self::UpstreamClosed => (BAD, UNAVAILABLE, "upstream_closed", "the connection ended before the answer"),
+            Self::UpstreamMalformed => (BAD, INTERNAL, "upstream_malformed", "the answer was not well-formed HTTP"),
+            Self::UpstreamCancelled => (BAD, CANCELLED, "upstream_cancelled", "the app cancelled the call before it answered"),
+            Self::Deadline => (StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "deadline", "the caller's deadline passed before the app answered"),
         };
-        let (bad_gateway, unavailable) = (StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE);
-        match self {
-            Self::Malformed(what) => row(
-                what.status(),
-                INTERNAL,
-                what.label(),
-                malformed_message(what),
-                false,
-            ),
-            Self::HeaderTimeout => row(
-                StatusCode::REQUEST_TIMEOUT,
-                UNAVAILABLE,
-                "header_timeout",
-                "the request header did not arrive in time",
-                false,
-            ),
-            Self::UnknownService => row(
-                StatusCode::NOT_FOUND,
-                UNAVAILABLE,
-                "unknown_service",
-                "no service of that name and port is known, and DNS knows none either",
-                false,
-            ),
-            Self::Loop => row(
-                StatusCode::LOOP_DETECTED,
-                INTERNAL,
-                "loop",
-                "the request would come back to this proxy",
-                false,
-            ),
-            Self::Method => row(
-                StatusCode::METHOD_NOT_ALLOWED,
-                UNIMPLEMENTED,
-                "method",
-                "this method cannot be carried here",
-                false,
-            ),
-            Self::NoApp => row(
-                StatusCode::NOT_FOUND,
-                UNAVAILABLE,
-                "no_app",
-                "no app is declared for this port; see WEFT_INBOUND_PORTS",
-                false,
-            ),
-            Self::NoEndpoint => row(
-                unavailable,
-                UNAVAILABLE,
-                "no_endpoint",
-                "the service has no endpoint",
-                false,
-            ),
-            Self::Connect => row(
-                bad_gateway,
-                UNAVAILABLE,
-                "connect",
-                "no connection to the endpoint",
-                false,
-            ),
-            Self::ConnectTimeout => row(
-                StatusCode::GATEWAY_TIMEOUT,
-                UNAVAILABLE,
-                "connect_timeout",
-                "no connection to the endpoint in time",
-                false,
-            ),
-            Self::AppGone => row(
-                unavailable,
-                UNAVAILABLE,
-                "app_gone",
-                "the app does not listen on its port",
-                true,
-            ),
-            Self::NoIdentity => row(
-                unavailable,
-                UNAVAILABLE,
-                "no_identity",
-                "the proxy has no certificate yet",
-                false,
-            ),
-            Self::Handshake => row(
-                bad_gateway,
-                UNAVAILABLE,
-                "handshake",
-                "mesh TLS with the endpoint failed",
-                false,
-            ),
-            Self::WrongIdentity => row(
-                bad_gateway,
-                UNAVAILABLE,
-                "wrong_identity",
-                "the endpoint has another identity than discovery says",
-                false,
-            ),
-            Self::PoolFull => row(
-                unavailable,
-                UNAVAILABLE,
-                "pool_full",
-                "too many connections to the endpoint",
-                true,
-            ),
-            Self::UpstreamReset => row(
-                bad_gateway,
-                UNAVAILABLE,
-                "upstream_reset",
-                "the connection was reset before the answer",
-                false,
-            ),
-            Self::UpstreamCancelled => row(
-                bad_gateway,
-                CANCELLED,
-                "upstream_cancelled",
-                "the app cancelled the call before it answered",
-                false,
-            ),
-            Self::Deadline => row(
-                StatusCode::GATEWAY_TIMEOUT,
-                DEADLINE_EXCEEDED,
-                "deadline",
-                "the caller's deadline passed before the app answered",
-                false,
-            ),
-            Self::UpstreamClosed => row(
-                bad_gateway,
-                UNAVAILABLE,
-                "upstream_closed",
-                "the connection ended before the answer",
-                false,
-            ),
-            Self::UpstreamMalformed => row(
-                bad_gateway,
-                INTERNAL,
-                "upstream_malformed",
-                "the answer was not well-formed HTTP",
-                false,
-            ),
-            Self::RequestBody => row(
-                StatusCode::BAD_REQUEST,
-                INTERNAL,
-                "request_body",
-                "the request body failed before its end",
-                false,
-            ),
-        }
+        let unprocessed = matches!(self, Self::AppGone | Self::PoolFull);
+        Row { status, grpc, label, message, unprocessed }
     }
 
     /// Metric label and value of `x-weft-reject`.

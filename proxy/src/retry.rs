@@ -19,8 +19,6 @@ use replay::Kept;
 pub(crate) struct Attempt<'a> {
     pub(crate) head: &'a request::Parts,
     pub(crate) body: Body,
-    /// Counted from 1.
-    pub(crate) number: u32,
     /// A kept connection has failed: use a new one.
     pub(crate) fresh: bool,
     /// Endpoints that have failed.
@@ -72,7 +70,6 @@ pub(crate) async fn run(
         let outcome = attempt(Attempt {
             head: &head,
             body,
-            number: *attempts,
             fresh,
             avoid: &avoid,
         })

@@ -34,7 +34,7 @@ fn shares_stay_equal_with_noisy_latencies_and_hiccups() {
         let picked = pick(&service, &[], start + Duration::from_micros(400 * n)).unwrap();
         *counts.entry(picked.id).or_default() += 1;
         let hiccup = if noise.u32(..1_000) == 0 { 8_000 } else { 0 };
-        picked.finish(
+        picked.observe(
             Duration::from_micros(noise.u64(150..450) + hiccup),
             Outcome::Answered,
         );
@@ -100,7 +100,7 @@ fn an_endpoint_that_is_fast_again_gets_its_share_back() {
         late += ms(20);
         pick(&service, &[], late)
             .unwrap()
-            .finish(ms(10), Outcome::Answered);
+            .observe(ms(10), Outcome::Answered);
     }
     let share = shares(&service, 10_000, late)[&all[0].id];
     assert!((0.45..=0.55).contains(&share), "{share}");
@@ -146,9 +146,9 @@ fn failing_fast_does_not_attract_traffic() {
         let picked = pick(&service, &[], now + ms(n)).unwrap();
         if picked.id == all[0].id {
             failed += 1;
-            picked.finish(Duration::from_micros(50), Outcome::Failed);
+            picked.observe(Duration::from_micros(50), Outcome::Failed);
         } else {
-            picked.finish(ms(20), Outcome::Answered);
+            picked.observe(ms(20), Outcome::Answered);
         }
     }
     assert!(failed < 20, "{failed} of 1000 went to the failing endpoint");

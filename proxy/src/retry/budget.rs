@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 /// A token bucket: each request puts in a share of a retry, time puts in the minimum rate.
 #[derive(Debug)]
@@ -64,12 +64,14 @@ const RETRY: i64 = 1000;
 const SHARE: i64 = RETRY / 5;
 /// 10 a second (`minRetryRate`): a thousandth of a retry is earned in a tenth of a millisecond, so 10 a millisecond.
 const MIN_PER_SECOND: u64 = 10;
-const TTL_MS: u64 = Duration::from_secs(10).as_millis() as u64;
+const TTL_MS: u64 = 10_000;
 /// What ten seconds at the minimum rate put in.
 const MAX: i64 = 100 * RETRY;
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Duration;
+
     use super::*;
 
     #[test]

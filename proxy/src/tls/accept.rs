@@ -61,7 +61,11 @@ async fn read_hello(io: Rewind) -> Result<Hello, AcceptError> {
     let (prefix, mut io) = io.into_parts();
     let mut buffer = BytesMut::from(prefix);
     loop {
-        if let Some((speaks, server_name)) = parse(&buffer)? {
+        if let Some(Said {
+            speaks,
+            server_name,
+        }) = parse(&buffer)?
+        {
             return Ok(Hello {
                 io: Rewind::new(buffer.freeze(), io),
                 speaks,
@@ -75,7 +79,7 @@ async fn read_hello(io: Rewind) -> Result<Hello, AcceptError> {
 }
 
 /// `None`: more bytes are needed. rustls bounds how many.
-fn parse(bytes: &[u8]) -> Result<Option<(Option<Speaks>, Option<String>)>, AcceptError> {
+fn parse(bytes: &[u8]) -> Result<Option<Said>, AcceptError> {
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -89,9 +93,17 @@ fn parse(bytes: &[u8]) -> Result<Option<(Option<Speaks>, Option<String>)>, Accep
     Ok(None)
 }
 
-fn read(hello: &ClientHello<'_>) -> (Option<Speaks>, Option<String>) {
-    let speaks = hello.alpn().and_then(Speaks::of_offer);
-    (speaks, hello.server_name().map(str::to_owned))
+/// What a ClientHello says.
+struct Said {
+    speaks: Option<Speaks>,
+    server_name: Option<String>,
+}
+
+fn read(hello: &ClientHello<'_>) -> Said {
+    Said {
+        speaks: hello.alpn().and_then(Speaks::of_offer),
+        server_name: hello.server_name().map(str::to_owned),
+    }
 }
 
 /// Does the handshake that `hello` began.
@@ -113,7 +125,14 @@ pub(crate) async fn accept(
 /// no session outlives the bundle or the leaf it was made under.
 #[derive(Default)]
 pub(crate) struct AcceptConfigs {
-    made: RefCell<Vec<(Speaks, Arc<Identity>, Arc<ServerConfig>)>>,
+    made: RefCell<Vec<Made>>,
+}
+
+/// A configuration, for what, and of which identity.
+struct Made {
+    speaks: Speaks,
+    identity: Arc<Identity>,
+    config: Arc<ServerConfig>,
 }
 
 impl AcceptConfigs {
@@ -127,12 +146,17 @@ impl AcceptConfigs {
         speaks: Speaks,
     ) -> Result<Arc<ServerConfig>, CertError> {
         let mut made = self.made.borrow_mut();
-        made.retain(|(_, of, _)| Arc::ptr_eq(of, identity));
-        if let Some((_, _, config)) = made.iter().find(|(of, _, _)| *of == speaks) {
-            return Ok(Arc::clone(config));
+        made.retain(|one| Arc::ptr_eq(&one.identity, identity));
+        if let Some(one) = made.iter().find(|one| one.speaks == speaks) {
+            return Ok(Arc::clone(&one.config));
         }
         let config = identity.server_config(speaks.accept())?;
-        made.push((speaks, Arc::clone(identity), Arc::clone(&config)));
+        let (identity, kept) = (Arc::clone(identity), Arc::clone(&config));
+        made.push(Made {
+            speaks,
+            identity,
+            config: kept,
+        });
         Ok(config)
     }
 }

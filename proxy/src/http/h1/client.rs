@@ -34,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) reused: bool,
     /// Who takes it back.
     pub(crate) home: Option<Rc<dyn Home>>,
+    pub(crate) limits: Limits,
+    pub(crate) tasks: Tasks,
 }
 
 impl Client {
@@ -46,16 +48,14 @@ impl Client {
         head: &request::Parts,
         body: Body,
         interim: &Interim,
-        limits: Limits,
-        tasks: &Tasks,
     ) -> Result<Response<Body>, Failure> {
-        let mut call = Call::new(&self, head, body, interim, limits);
+        let mut call = Call::new(&self, head, body, interim);
         let answer = poll_fn(|cx| call.poll(cx)).await;
         // The call's hold on the connection ends here: a connection that switches protocols has one owner.
         let Call { conn, upload, .. } = call;
         drop(conn);
         match answer {
-            Ok(answer) => Ok(self.answer(answer, upload, tasks)),
+            Ok(answer) => Ok(self.answer(answer, upload)),
             Err(failure) => Err(Failure {
                 reused: self.reused,
                 ..failure
@@ -63,7 +63,7 @@ impl Client {
         }
     }
 
-    fn answer(self, answer: ResponseHead, upload: Upload, tasks: &Tasks) -> Response<Body> {
+    fn answer(self, answer: ResponseHead, upload: Upload) -> Response<Body> {
         let ResponseHead {
             response,
             framing,
@@ -80,7 +80,8 @@ impl Client {
             return response.map(|()| Source::Upgraded(Box::new(upgraded)).into());
         }
         let home = self.home.filter(|_| keep_alive);
-        let rest = (!upload.done).then(|| AbortOnDrop::new(tasks.spawn_local(upload.finish())));
+        let rest =
+            (!upload.done).then(|| AbortOnDrop::new(self.tasks.spawn_local(upload.finish())));
         if framing == Framing::None || framing == Framing::Length(0) {
             if let (Some(home), None) = (home, &rest) {
                 home.take_back(self.conn);
@@ -105,13 +106,7 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn new(
-        client: &Client,
-        head: &'a request::Parts,
-        body: Body,
-        interim: &'a Interim,
-        limits: Limits,
-    ) -> Self {
+    fn new(client: &Client, head: &'a request::Parts, body: Body, interim: &'a Interim) -> Self {
         let conn = Rc::clone(&client.conn);
         let coding = encode::request(&mut conn.borrow_mut().output, head, &body);
         conn.borrow_mut().sent_all = false;
@@ -133,7 +128,7 @@ impl<'a> Call<'a> {
             conn,
             method: &head.method,
             interim,
-            limits,
+            limits: client.limits,
             upload,
             switches,
             write_error: None,

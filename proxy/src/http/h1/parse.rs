@@ -82,7 +82,7 @@ pub(crate) fn request(
     match parsed.parse_with_uninit_headers(&head, space) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(Malformed::RequestLine),
-        Err(error) => return Err(from_httparse(error, Malformed::RequestLine)),
+        Err(error) => return Err(from_httparse(error, Malformed::RequestLine, &head)),
     }
     let version = version(parsed.version)?;
     let method = method(parsed.method.unwrap_or_default())?;
@@ -143,7 +143,7 @@ pub(crate) fn response(
     ) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(Malformed::StatusLine),
-        Err(error) => return Err(from_httparse(error, Malformed::StatusLine)),
+        Err(error) => return Err(from_httparse(error, Malformed::StatusLine, &head)),
     }
     let version = version(parsed.version)?;
     let status = StatusCode::from_u16(parsed.code.unwrap_or_default())
@@ -171,14 +171,20 @@ pub(super) fn fields(section: &Bytes, limit: usize) -> Result<HeaderMap, Malform
     match httparse::parse_headers(section, space) {
         Ok(httparse::Status::Complete((_, parsed))) => map(section, parsed),
         Ok(httparse::Status::Partial) => Err(Malformed::Trailer),
-        Err(error) => Err(from_httparse(error, Malformed::Trailer)),
+        Err(error) => Err(from_httparse(error, Malformed::Trailer, section)),
     }
 }
 
-fn from_httparse(error: httparse::Error, line: Malformed) -> Malformed {
+fn from_httparse(error: httparse::Error, line: Malformed, head: &[u8]) -> Malformed {
     match error {
         httparse::Error::TooManyHeaders => Malformed::TooManyHeaders,
         httparse::Error::Version => Malformed::Version,
+        // RFC 9112 section 5.2: a line that begins with white space continues the one before.
+        httparse::Error::HeaderName | httparse::Error::HeaderValue
+            if head.windows(3).any(|at| matches!(at, b"\r\n " | b"\r\n\t")) =>
+        {
+            Malformed::ObsFold
+        }
         httparse::Error::HeaderName | httparse::Error::HeaderValue => Malformed::Header,
         httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => line,
     }

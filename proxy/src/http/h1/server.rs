@@ -173,7 +173,8 @@ impl Server<'_> {
         } else {
             Interim::Http1(Rc::clone(&self.conn))
         };
-        let response = self.wait(service.call(request, interim)).await?;
+        // On the heap: a connection without a request should not have its room.
+        let response = self.wait(Box::pin(service.call(request, interim))).await?;
         let finished = self.conn.borrow().decoder.is_done();
         let after = if keep_alive
             && finished_or_streaming(finished, response.body())

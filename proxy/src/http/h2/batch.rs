@@ -24,6 +24,8 @@ pub(super) struct Writer(Rc<RefCell<Gathered>>);
 struct Gathered {
     io: Io,
     pending: BytesMut,
+    /// Something was taken that has not left: it is in `pending`, or in the TLS layer behind it.
+    unsent: bool,
     /// The turn that was waited for has come.
     waited: bool,
     meter: Option<Meter>,
@@ -35,6 +37,7 @@ pub(super) fn gather(io: Io, meter: Option<Meter>) -> (Batch, Writer) {
     let gathered = Gathered {
         io,
         pending: BytesMut::new(),
+        unsent: false,
         waited: false,
         meter,
         failed: None,
@@ -60,7 +63,7 @@ impl Writer {
 
 impl Gathered {
     fn poll_turn(&mut self, cx: &mut Context<'_>) {
-        if !self.pending.has_remaining() {
+        if !self.unsent {
             return;
         }
         if !self.waited {
@@ -73,6 +76,7 @@ impl Gathered {
             Poll::Ready(Err(error)) => {
                 self.failed = Some(error.kind());
                 self.pending.clear();
+                self.unsent = false;
                 cx.waker().wake_by_ref();
             }
             Poll::Pending => {}
@@ -92,7 +96,9 @@ impl Gathered {
         } else {
             self.pending.clear();
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.unsent = false;
+        Poll::Ready(Ok(()))
     }
 
     fn check(&self) -> io::Result<()> {
@@ -129,6 +135,7 @@ impl AsyncWrite for Batch {
             ready!(this.poll_drain(cx))?;
         }
         this.pending.extend_from_slice(buf);
+        this.unsent = true;
         Poll::Ready(Ok(buf.len()))
     }
 

@@ -6,8 +6,8 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderValue, Method, Request, Response, Version};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -136,7 +136,7 @@ async fn stream_task<S: Service>(
             }
         }
     };
-    answer(response, &mut respond.borrow_mut(), head_only, grpc).await;
+    answer(response, &respond, head_only, grpc).await;
 }
 
 /// Checks what h2 leaves to us and turns it into the request that everybody else sees.
@@ -170,7 +170,8 @@ fn accept(request: Request<RecvStream>, header_count: usize) -> Result<Request<B
         (None, None) => return Err(Malformed::HostMissing),
     }
     let path = parts.uri.path();
-    if !path.starts_with('/') && !(parts.method == Method::OPTIONS && path == "*") {
+    let asterisk = parts.method == Method::OPTIONS && path == "*";
+    if !asterisk && !path.starts_with('/') {
         return Err(Malformed::Target);
     }
     parts.uri = path::normalise(parts.uri)?;
@@ -200,7 +201,7 @@ fn announced(headers: &mut http::HeaderMap) -> Result<Option<u64>, Malformed> {
 
 async fn answer(
     response: Response<Body>,
-    respond: &mut SendResponse<Bytes>,
+    respond: &RefCell<SendResponse<Bytes>>,
     head_only: bool,
     grpc: bool,
 ) {
@@ -219,7 +220,10 @@ async fn answer(
         }
     }
     let ends = head_only || body.is_end();
-    let Ok(stream) = respond.send_response(Response::from_parts(parts, ()), ends) else {
+    let sent = respond
+        .borrow_mut()
+        .send_response(Response::from_parts(parts, ()), ends);
+    let Ok(stream) = sent else {
         return;
     };
     if ends {
@@ -231,9 +235,6 @@ async fn answer(
     // What stopped it is in the exchange and on the stream already.
     let _outcome = Pump::new(stream, body).run().await;
 }
-
-/// Refuses a stream that cannot be served now; nothing has been done about it (RFC 9113 section 8.7).
-pub(crate) const NOT_PROCESSED: Reason = Reason::REFUSED_STREAM;
 
 /// Bytes one stream may be ahead of its reader.
 const STREAM_WINDOW: u32 = 256 * 1024;

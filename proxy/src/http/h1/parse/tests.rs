@@ -12,7 +12,7 @@ fn requests_that_two_readers_could_read_differently_are_refused() {
     let rows: &[(&str, &[u8], M)] = &[
         ("bare LF", b"GET / HTTP/1.1\nHost: a\r\n\r\n", M::BareLf),
         ("bare LF at the end", b"GET / HTTP/1.1\r\nHost: a\n\r\n", M::BareLf),
-        ("folded header", b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", M::Header),
+        ("folded header", b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", M::ObsFold),
         ("space before the colon", b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", M::Header),
         ("no Host", b"GET / HTTP/1.1\r\n\r\n", M::HostMissing),
         ("two Hosts", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", M::HostSeveral),
