@@ -5,6 +5,13 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
+mod h2spec;
 mod http;
+mod interop_grpc;
+mod interop_websocket;
 mod mtls;
 mod redirect;
+mod software;
+
+/// The proxy, which Cargo builds before these tests.
+const PROXY: &str = env!("CARGO_BIN_EXE_weft-test-proxy");

@@ -104,14 +104,14 @@ fn each_connection_goes_where_its_rule_says() {
             other: other.v4.into(),
             service: Ipv4Addr::new(10, 96, 0, 10).into(),
             loopback: Ipv4Addr::LOCALHOST.into(),
-            inbound_source: Ipv4Addr::new(127, 0, 0, 6).into(),
+            inbound_leg: Ipv4Addr::new(127, 0, 0, 6).into(),
         };
         let v6 = Family {
             pod: pod.v6.into(),
             other: other.v6.into(),
             service: Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 10).into(),
             loopback: Ipv6Addr::LOCALHOST.into(),
-            inbound_source: Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6).into(),
+            inbound_leg: Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6).into(),
         };
         for family in [v4, v6] {
             family.check(&pod, &other);
@@ -119,181 +119,69 @@ fn each_connection_goes_where_its_rule_says() {
     });
 }
 
+/// Who dials whom, and who must answer.
+const ROWS: &str = "
+caller from outside                        | other | app   | -   | pod:8080      | inbound
+caller of a port without a listener        | other | app   | -   | pod:9999      | inbound
+scraper of the proxy's metrics             | other | app   | -   | pod:15020     | app
+kubelet asking for readiness               | other | app   | -   | pod:15021     | app
+app to another pod                         | pod   | app   | -   | other:8080    | outbound
+app to a service's address                 | pod   | app   | -   | service:80    | outbound
+root to another pod                        | pod   | root  | -   | other:8080    | outbound
+app to a skipped port                      | pod   | app   | -   | other:3306    | other
+app to loopback                            | pod   | app   | -   | loopback:8080 | app
+app to its own pod's address               | pod   | app   | -   | pod:8080      | app
+proxy to another pod                       | pod   | proxy | -   | other:8080    | other
+proxy to its own pod: the app called itself| pod   | proxy | -   | pod:8080      | inbound
+inbound leg to the pod's address           | pod   | proxy | leg | pod:8080      | app
+inbound leg to loopback                    | pod   | proxy | leg | loopback:8080 | app
+proxy to loopback                          | pod   | proxy | -   | loopback:8080 | app
+proxy's group to another pod               | pod   | group | -   | other:8080    | other
+proxy's group within the pod               | pod   | group | -   | pod:8080      | app
+";
+
 /// The addresses of one address family.
 struct Family {
     pod: IpAddr,
     other: IpAddr,
     service: IpAddr,
     loopback: IpAddr,
-    inbound_source: IpAddr,
+    inbound_leg: IpAddr,
 }
 
 impl Family {
     fn check(&self, pod: &Host, other: &Host) {
-        let leg = Some(self.inbound_source);
-        let rows = [
-            (
-                "caller from outside",
-                other,
-                User::APP,
-                None,
-                self.pod,
-                8080,
-                "inbound",
-            ),
-            (
-                "caller of a port without a listener",
-                other,
-                User::APP,
-                None,
-                self.pod,
-                9999,
-                "inbound",
-            ),
-            (
-                "scraper of the proxy's metrics",
-                other,
-                User::APP,
-                None,
-                self.pod,
-                15020,
-                "app",
-            ),
-            (
-                "kubelet asking for readiness",
-                other,
-                User::APP,
-                None,
-                self.pod,
-                15021,
-                "app",
-            ),
-            (
-                "app to another pod",
-                pod,
-                User::APP,
-                None,
-                self.other,
-                8080,
-                "outbound",
-            ),
-            (
-                "app to a service's address",
-                pod,
-                User::APP,
-                None,
-                self.service,
-                80,
-                "outbound",
-            ),
-            (
-                "root to another pod",
-                pod,
-                User::ROOT,
-                None,
-                self.other,
-                8080,
-                "outbound",
-            ),
-            (
-                "app to a skipped port",
-                pod,
-                User::APP,
-                None,
-                self.other,
-                3306,
-                "other",
-            ),
-            (
-                "app to loopback",
-                pod,
-                User::APP,
-                None,
-                self.loopback,
-                8080,
-                "app",
-            ),
-            (
-                "app to its own pod's address",
-                pod,
-                User::APP,
-                None,
-                self.pod,
-                8080,
-                "app",
-            ),
-            (
-                "proxy to another pod",
-                pod,
-                User::PROXY,
-                None,
-                self.other,
-                8080,
-                "other",
-            ),
-            (
-                "proxy to its own pod: the app called itself",
-                pod,
-                User::PROXY,
-                None,
-                self.pod,
-                8080,
-                "inbound",
-            ),
-            (
-                "inbound leg to the pod's address",
-                pod,
-                User::PROXY,
-                leg,
-                self.pod,
-                8080,
-                "app",
-            ),
-            (
-                "inbound leg to loopback",
-                pod,
-                User::PROXY,
-                leg,
-                self.loopback,
-                8080,
-                "app",
-            ),
-            (
-                "proxy to loopback",
-                pod,
-                User::PROXY,
-                None,
-                self.loopback,
-                8080,
-                "app",
-            ),
-            (
-                "proxy's group to another pod",
-                pod,
-                PROXY_GROUP,
-                None,
-                self.other,
-                8080,
-                "other",
-            ),
-            (
-                "proxy's group within the pod",
-                pod,
-                PROXY_GROUP,
-                None,
-                self.pod,
-                8080,
-                "app",
-            ),
-        ];
-        for (name, host, user, source, address, port, want) in rows {
-            let target = SocketAddr::new(address, port);
-            assert_eq!(
-                dial(host, user, source, target),
-                format!("{want} {target}"),
-                "{name} at {target}"
-            );
+        for row in ROWS.trim().lines() {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let [name, on, user, source, target, want] = cells[..] else {
+                unreachable!("{row}")
+            };
+            let host = if on == "pod" { pod } else { other };
+            let source = (source == "leg").then_some(self.inbound_leg);
+            let target = self.target(target);
+            let answer = dial(host, user_named(user), source, target);
+            assert_eq!(answer, format!("{want} {target}"), "{name} at {target}");
         }
+    }
+
+    fn target(&self, text: &str) -> SocketAddr {
+        let (place, port) = text.split_once(':').unwrap();
+        let address = match place {
+            "pod" => self.pod,
+            "other" => self.other,
+            "service" => self.service,
+            _ => self.loopback,
+        };
+        SocketAddr::new(address, port.parse().unwrap())
+    }
+}
+
+fn user_named(name: &str) -> User {
+    match name {
+        "root" => User::ROOT,
+        "proxy" => User::PROXY,
+        "group" => PROXY_GROUP,
+        _ => User::APP,
     }
 }
 

@@ -69,17 +69,17 @@ pub struct User {
 }
 
 impl User {
-    /// May do everything in its namespace.
+    /// May do everything in its namespace, and read what is installed for the user who runs the tests. Redirected like an app.
     pub const ROOT: Self = Self { uid: 0, gid: 0 };
     /// Whom the redirection leaves alone.
     pub const PROXY: Self = Self {
         uid: 1337,
         gid: 1337,
     };
-    /// Anyone else.
+    /// Anyone else: nobody, who has a name everywhere, as some programs ask for it.
     pub const APP: Self = Self {
-        uid: 1000,
-        gid: 1000,
+        uid: 65534,
+        gid: 65534,
     };
 }
 
@@ -124,6 +124,15 @@ impl Network {
         host.namespace.ip("link set eth0 up");
         host.namespace.ip("route add default dev eth0");
         host.namespace.ip("-6 route add default dev eth0");
+        let mut shell = host.namespace.command("sh");
+        shell.args([
+            "-c",
+            "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start",
+        ]);
+        assert!(
+            shell.status().unwrap().success(),
+            "let anyone listen on port 80"
+        );
         host
     }
 }
@@ -181,6 +190,16 @@ impl Host {
             thread
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs `future` on this host as root, in a thread and runtime of its own.
+    pub fn block_on<T: Send>(&self, future: impl Future<Output = T> + Send) -> T {
+        self.enter(User::ROOT, || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(future)
         })
     }
 
