@@ -206,6 +206,7 @@ fn endpoints(sources: &Sources) -> serde_json::Value {
     let services = sources.discovery.services();
     let services = services.iter().map(|service| {
         let endpoints = service.endpoints();
+        let count = endpoints.len();
         let endpoints: Vec<_> = endpoints
             .iter()
             .map(|member| {
@@ -219,7 +220,7 @@ fn endpoints(sources: &Sources) -> serde_json::Value {
                 })
             })
             .collect();
-        json!({ "host": &*service.name.host, "port": service.name.port, "endpoints": endpoints })
+        json!({ "host": &*service.name.host, "port": service.name.port, "count": count, "endpoints": endpoints })
     });
     json!({ "services": services.collect::<Vec<_>>() })
 }

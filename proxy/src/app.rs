@@ -95,6 +95,13 @@ struct Sockets {
 /// An address cannot be bound, or a file that is needed at the start cannot be read.
 pub fn start(config: Config) -> anyhow::Result<Bound> {
     let workers = config.workers;
+    info!(
+        trust_domain = %config.trust_domain,
+        namespace = config.namespace,
+        service_account = config.service_account,
+        pod = config.pod_name,
+        "proxy starts"
+    );
     let config = Arc::new(config);
     let mut sockets = bind_all(&config, workers)?;
     let inbound = addresses(sockets.first().map(|own| own.inbound.as_slice()))?;

@@ -115,7 +115,7 @@ async fn tls(worker: Rc<Worker>, io: Rewind, client: SocketAddr, app: Option<App
         worker
             .telemetry
             .metrics()
-            .handshake_failed(Direction::Inbound, reason)
+            .handshake_failed(Direction::Inbound, reason);
     };
     let hello = match accept::hello(io, limit).await {
         Ok(hello) => hello,
@@ -127,14 +127,9 @@ async fn tls(worker: Rc<Worker>, io: Rewind, client: SocketAddr, app: Option<App
     let Some(speaks) = hello.speaks else {
         return app_tls(worker, hello, client, app).await;
     };
-    let app = match named_app(&worker, hello.server_name.as_deref(), app) {
-        Some(app) => app,
-        None => {
-            return worker
-                .telemetry
-                .metrics()
-                .refused(Direction::Inbound, Reject::NoApp.label());
-        }
+    let Some(app) = named_app(&worker, hello.server_name.as_deref(), app) else {
+        let metrics = worker.telemetry.metrics();
+        return metrics.refused(Direction::Inbound, Reject::NoApp.label());
     };
     let Some(identity) = worker.identities.current() else {
         return refused(Reject::NoIdentity.label());

@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn the_offered_list_tells_what_is_inside() {
-        let rows: &[(&str, &[&[u8]], Option<Speaks>)] = &[
+        type Row = (&'static str, &'static [&'static [u8]], Option<Speaks>);
+        let rows: &[Row] = &[
             ("our own http/1", Speaks::Http1.offer(), Some(Speaks::Http1)),
             ("our own http/2", Speaks::Http2.offer(), Some(Speaks::Http2)),
             ("our own tcp", Speaks::Opaque.offer(), Some(Speaks::Opaque)),

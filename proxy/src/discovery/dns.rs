@@ -28,6 +28,10 @@ pub(crate) enum DnsSource {
     /// Those of `/etc/resolv.conf`, after `/etc/hosts`; changes of both are followed.
     System,
     /// These, without a hosts file and search domains.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "tests name servers of their own")
+    )]
     Servers(Vec<SocketAddr>),
 }
 

@@ -154,13 +154,13 @@ impl Watch {
         match (self, frame) {
             (Self::Nobody, _) | (Self::Count(_), None | Some(Err(_) | Ok(Frame::Trailers(_)))) => {}
             (Self::Count(count), Some(Ok(Frame::Data(data)))) => {
-                count.set(count.get() + data.len() as u64)
+                count.set(count.get() + data.len() as u64);
             }
             (Self::Exchange(exchange), Some(Ok(Frame::Data(data)))) => {
-                exchange.answered_bytes(data.len())
+                exchange.answered_bytes(data.len());
             }
             (Self::Exchange(exchange), Some(Ok(Frame::Trailers(trailers)))) => {
-                exchange.trailers(trailers)
+                exchange.trailers(trailers);
             }
             (Self::Exchange(exchange), Some(Err(_))) => exchange.failed(),
             (Self::Exchange(exchange), None) => exchange.completed(),

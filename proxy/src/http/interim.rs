@@ -31,7 +31,7 @@ impl Interim {
         headers::remove_hop_by_hop(&mut fields);
         match self {
             Self::Http1(conn) => {
-                h1::encode::interim(&mut conn.borrow_mut().output, status, &fields)
+                h1::encode::interim(&mut conn.borrow_mut().output, status, &fields);
             }
             Self::Http2(stream) => {
                 let mut response = Response::new(());

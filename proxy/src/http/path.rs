@@ -50,7 +50,7 @@ fn decode(path: &str) -> Result<String, Malformed> {
                 match value {
                     0 => return Err(Malformed::Path),
                     b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                        out.push(char::from(value))
+                        out.push(char::from(value));
                     }
                     _ => out.push_str(&format!("%{value:02X}")),
                 }

@@ -53,7 +53,7 @@ fn put_target(out: &mut BytesMut, uri: &Uri, method: &Method) {
     match (authority, uri.path_and_query()) {
         (Some(authority), _) => out.put_slice(authority.as_str().as_bytes()),
         (None, Some(path)) if path.as_str().starts_with(['/', '*']) => {
-            out.put_slice(path.as_str().as_bytes())
+            out.put_slice(path.as_str().as_bytes());
         }
         (None, Some(path)) => {
             out.put_u8(b'/');

@@ -203,9 +203,9 @@ fn version(minor: Option<u8>) -> Result<Version, Malformed> {
 fn method(text: &str) -> Result<Method, Malformed> {
     let method =
         Method::from_bytes(text.as_bytes()).map_err(|_not_a_token| Malformed::RequestLine)?;
-    let known = |name: &&str| name.eq_ignore_ascii_case(text) && *name != text;
+    let known = |name: &str| name.eq_ignore_ascii_case(text) && name != text;
     if text.bytes().any(|byte| byte.is_ascii_lowercase())
-        && KNOWN_METHODS.iter().any(|name| known(&name))
+        && KNOWN_METHODS.iter().any(|name| known(name))
     {
         return Err(Malformed::MethodCase);
     }

@@ -88,10 +88,6 @@ impl Number {
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
 }
 
 type Read = Box<dyn Fn() -> f64 + Send + Sync>;
