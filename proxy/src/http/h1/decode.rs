@@ -167,7 +167,7 @@ impl Decoder {
     /// One chunk header, without its CRLF.
     fn line(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
         let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
-            return if input.len() > self.overhead_left() {
+            return if input.len() > self.overhead_left() + MAX_SIZE_LINE {
                 Err(Malformed::Chunk)
             } else {
                 Ok(None)
@@ -190,12 +190,13 @@ impl Decoder {
 
     /// RFC 9112 section 7.1.2.
     fn trailers(&mut self, input: &mut BytesMut) -> Result<Decoded, Malformed> {
-        let Some(end) = parse::section_end(input)? else {
-            return if input.len() > self.overhead_left() {
-                Err(Malformed::HeaderTooLarge)
-            } else {
-                Ok(Decoded::More)
-            };
+        let end = parse::section_end(input)?;
+        // Not only what is incomplete: the limit must not depend on how the bytes were cut.
+        if end.unwrap_or(input.len()) > self.overhead_left() {
+            return Err(Malformed::HeaderTooLarge);
+        }
+        let Some(end) = end else {
+            return Ok(Decoded::More);
         };
         self.state = State::Done;
         let section = input.split_to(end).freeze();

@@ -271,7 +271,8 @@ fn check_host(request: &mut Request<()>) -> Result<(), Malformed> {
     let value =
         HeaderValue::from_str(authority.as_str()).map_err(|_unprintable| Malformed::Target)?;
     request.headers_mut().insert(HOST, value);
-    Ok(())
+    // An authority may hold what a Host may not, such as a comma.
+    single_host(request.headers()).map(|_host| ())
 }
 
 /// RFC 9112 section 6.3, for requests.

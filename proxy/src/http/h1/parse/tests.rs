@@ -39,6 +39,7 @@ fn requests_that_two_readers_could_read_differently_are_refused() {
         ("star for GET", b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", M::Target),
         ("absolute https", b"GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n", M::Target),
         ("absolute with userinfo", b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", M::Target),
+        ("absolute with a host list", b"GET http://a,b/ HTTP/1.1\r\nHost: a\r\n\r\n", M::HostInvalid),
         ("CONNECT without a port", b"CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", M::Target),
         ("CONNECT with a path", b"CONNECT a:80/x HTTP/1.1\r\nHost: a\r\n\r\n", M::Target),
         ("HTTP/1.2", b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", M::Version),
