@@ -40,3 +40,7 @@ mod discovery;
 mod identity;
 pub mod redirect;
 mod telemetry;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;

@@ -19,6 +19,12 @@ use crate::discovery::watch::Watch;
 
 pub(in crate::discovery) mod declared;
 
+/// Whether `text` is a good services file; for fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn parses(text: &str) -> bool {
+    parse(text, "default").is_ok()
+}
+
 /// A services file and the namespace that its short names are in.
 #[derive(Debug)]
 pub(in crate::discovery) struct ServicesFile {

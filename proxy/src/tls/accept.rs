@@ -79,7 +79,7 @@ async fn read_hello(io: Rewind) -> Result<Hello, AcceptError> {
 }
 
 /// `None`: more bytes are needed. rustls bounds how many.
-fn parse(bytes: &[u8]) -> Result<Option<Said>, AcceptError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Said>, AcceptError> {
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -94,9 +94,10 @@ fn parse(bytes: &[u8]) -> Result<Option<Said>, AcceptError> {
 }
 
 /// What a ClientHello says.
-struct Said {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Said {
     speaks: Option<Speaks>,
-    server_name: Option<String>,
+    pub(crate) server_name: Option<String>,
 }
 
 fn read(hello: &ClientHello<'_>) -> Said {

@@ -13,8 +13,8 @@ const RST_STREAM: u8 = 0x3;
 const WINDOW_UPDATE: u8 = 0x8;
 
 /// The flood budget of one connection.
-#[derive(Debug)]
-pub(super) struct Meter {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Meter {
     /// Bytes left of the preface, then of the frame's payload.
     skip: usize,
     /// A frame header that came in pieces.
@@ -25,7 +25,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// Of a connection whose client preface (RFC 9113 section 3.4) is still to come.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             skip: 24,
             partial: [0; FRAME_HEADER],
@@ -38,7 +38,7 @@ impl Meter {
     ///
     /// # Errors
     /// Too many frames that carry nothing.
-    pub(super) fn see(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn see(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;

@@ -1,0 +1,4 @@
+//! See `answer` in `proxy/src/fuzz/http1.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| weft_proxy::fuzz::http1::answer(bytes));

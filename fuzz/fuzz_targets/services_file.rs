@@ -1,0 +1,4 @@
+//! See `services_file` in `proxy/src/fuzz.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| weft_proxy::fuzz::services_file(bytes));

@@ -1,0 +1,4 @@
+//! See `trace_context` in `proxy/src/fuzz.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| weft_proxy::fuzz::trace_context(bytes));
