@@ -4,6 +4,8 @@
 //! thread, with limits of its own; nothing here touches the data path.
 
 pub(crate) mod ready;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,14 +14,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::{Duration, sleep, timeout};
 use tracing::{debug, warn};
 
@@ -28,6 +31,7 @@ use crate::discovery::Discovery;
 use crate::drain::Drain;
 use crate::identity::Identities;
 use crate::listener::{self, Sharing};
+use crate::log;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use ready::Readiness;
@@ -136,8 +140,8 @@ async fn accept(socket: TcpListener, audience: Audience, sources: Sources, tasks
 
 async fn connection(io: TcpStream, audience: Audience, sources: Sources) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(&sources, audience, request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(response) }
+        let sources = &sources;
+        async move { Ok::<_, Infallible>(answer(sources, audience, request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -149,21 +153,21 @@ async fn connection(io: TcpStream, audience: Audience, sources: Sources) {
 }
 
 /// One answer; what an audience may not see does not exist for it.
-fn answer(
+async fn answer<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
     sources: &Sources,
     audience: Audience,
-    method: &Method,
-    path: &str,
+    request: Request<B>,
 ) -> Response<Full<Bytes>> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
-    }
     let local = audience == Audience::Local;
-    match path {
+    let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match request.uri().path() {
+        "/log-level" if local && request.method() == Method::PUT => set_log_level(request).await,
+        "/log-level" if local && read => log_level(),
+        _ if !read => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n"),
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" | "/healthz/ready" if local || audience == Audience::Kubelet => ready(sources),
         "/metrics" | "/stats/prometheus" if local || audience == Audience::Scraper => {
-            metrics(sources)
+            metrics(sources).await
         }
         "/config" if local => text(StatusCode::OK, format!("{:#?}\n", sources.config)),
         "/endpoints" if local => json_text(&endpoints(sources)),
@@ -187,8 +191,14 @@ fn ready(sources: &Sources) -> Response<Full<Bytes>> {
     )
 }
 
-fn metrics(sources: &Sources) -> Response<Full<Bytes>> {
-    match sources.telemetry.metrics().text() {
+/// On a thread of its own, as thousands of series take a while and the control thread has other things to do.
+async fn metrics(sources: &Sources) -> Response<Full<Bytes>> {
+    let metrics = sources.telemetry.metrics().clone();
+    let text_of = spawn_blocking(move || metrics.text().map_err(|error| error.to_string()));
+    let written = text_of
+        .await
+        .unwrap_or_else(|panicked| Err(panicked.to_string()));
+    match written {
         Ok(metrics) => typed(
             StatusCode::OK,
             metrics,
@@ -198,6 +208,31 @@ fn metrics(sources: &Sources) -> Response<Full<Bytes>> {
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("metrics cannot be written: {error}\n"),
         ),
+    }
+}
+
+fn log_level() -> Response<Full<Bytes>> {
+    match log::filter() {
+        Some(filter) => text(StatusCode::OK, format!("{filter}\n")),
+        None => text(StatusCode::NOT_FOUND, "this process keeps its own log\n"),
+    }
+}
+
+/// Takes what `WEFT_LOG` takes, until the process ends.
+async fn set_log_level<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
+    request: Request<B>,
+) -> Response<Full<Bytes>> {
+    let body = timeout(
+        HEADER_TIMEOUT,
+        Limited::new(request.into_body(), MAX_FILTER).collect(),
+    );
+    let Ok(Ok(body)) = body.await else {
+        return text(StatusCode::BAD_REQUEST, "no filter arrived\n");
+    };
+    let body = body.to_bytes();
+    match log::set_filter(String::from_utf8_lossy(&body).trim()) {
+        Ok(()) => log_level(),
+        Err(reason) => text(StatusCode::BAD_REQUEST, format!("{reason}\n")),
     }
 }
 
@@ -266,5 +301,7 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_HEADER: usize = 16 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is closed after this, however alive it is.
-const MAX_AGE: Duration = Duration::from_secs(600);
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// Longest log filter.
+const MAX_FILTER: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(50);

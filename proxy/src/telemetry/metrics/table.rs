@@ -42,7 +42,7 @@ metrics! {
     REJECTS: Counter "weft_rejects_total" ["direction", "reason"] "Requests and connections that this proxy answered or closed itself.";
     MALFORMED: Counter "weft_malformed_total" ["reason"] "Messages that were refused or repaired because readers could disagree on them.";
     RETRIES: Counter "weft_retries_total" ["reason"] "Further attempts at a request.";
-    POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections, by whether a request uses them.";
+    POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections that are open, and of these HTTP/1 ones that are idle.";
     IDENTITY_EXPIRY: Gauge "weft_identity_expiry_seconds" [] "Unix time at which our leaf expires; 0 without one.";
     IDENTITY_RENEWALS: Counter "weft_identity_renewals_total" ["result"] "Attempts to renew our leaf.";
     SERVICES_UPDATES: Counter "weft_services_updates_total" ["result"] "Updates of the services file.";
