@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::connect::Connector;
 use crate::control::{self, Control};
 use crate::cx::{Settings, Worker};
-use crate::discovery::Discovery;
+use crate::discovery::{AppProtocol, Discovery};
 use crate::drain::Drain;
 use crate::filter::trace::Sampler;
 use crate::identity::Identities;
@@ -167,6 +167,7 @@ fn settings(config: &Config, own_ports: Vec<u16>) -> Settings {
             .iter()
             .map(|one| (one.port, one.app))
             .collect(),
+        tls_ports: declared_tls(config),
         opaque_ports: config.opaque_ports.clone(),
         own_ports,
         limits: crate::http::Limits {
@@ -181,6 +182,15 @@ fn settings(config: &Config, own_ports: Vec<u16>) -> Settings {
         workload: config.workload.as_str().into(),
         namespace: config.namespace.as_str().into(),
     }
+}
+
+fn declared_tls(config: &Config) -> Vec<u16> {
+    let hinted = config
+        .inbound_ports
+        .iter()
+        .filter(|one| one.protocol == Some(AppProtocol::Tls));
+    let hinted = hinted.map(|one| one.port);
+    config.tls_ports.iter().copied().chain(hinted).collect()
 }
 
 /// Binds every address once a worker. Where port 0 was asked for, all workers get the port that the first one got.

@@ -1,7 +1,7 @@
 //! Configuration: environment -> [`Config`], one line a knob, all mistakes at once.
 //!
 //! Nothing else reads the environment. `config/env.rs` collects names and mistakes, `config/kind.rs` says what a value can
-//! be, `config/otel.rs` reads the `OTEL_*` variables. `docs/configuration.md` is tested against [`Config::read`].
+//! be, `config/otel.rs` reads the `OTEL_*` variables. `docs/configuration.md` is tested against `Config::read`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +40,8 @@ pub struct Config {
     pub(crate) mtls: MtlsMode,
     /// Sorted.
     pub(crate) opaque_ports: Vec<u16>,
+    /// Sorted.
+    pub(crate) tls_ports: Vec<u16>,
     pub(crate) workers: usize,
 
     pub(crate) trust_domain: TrustDomain,
@@ -130,6 +132,7 @@ impl Config {
             services_file: env.optional("WEFT_SERVICES_FILE", PATH),
             mtls: env.choice("WEFT_MTLS", "permissive", MtlsMode::CHOICES),
             opaque_ports: env.or("WEFT_OPAQUE_PORTS", "25,587,3306,4444,5432,6379,9300,11211", PORTS),
+            tls_ports: env.or("WEFT_TLS_PORTS", "", PORTS),
             workers: env.or_else("WEFT_WORKERS", "the CPU limit rounded up, 1 without one", WORKERS, cpus::limit),
 
             spiffe_id: identity(env, &trust_domain, &namespace, &service_account),

@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) mtls: MtlsMode,
     /// Without redirection: service port -> app.
     pub(crate) apps: HashMap<u16, SocketAddr>,
+    /// Ports whose app terminates TLS of its own, also where policy is strict.
+    pub(crate) tls_ports: Vec<u16>,
     pub(crate) opaque_ports: Vec<u16>,
     /// Ports on which this proxy listens: nothing may be redirected there.
     pub(crate) own_ports: Vec<u16>,

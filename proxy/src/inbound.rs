@@ -196,7 +196,9 @@ async fn plain(
     protocol: Protocol,
 ) {
     let metrics = worker.telemetry.metrics();
-    if worker.settings.mtls == MtlsMode::Strict {
+    let declared = protocol == Protocol::Tls
+        && app.is_some_and(|app| worker.settings.tls_ports.contains(&app.port));
+    if worker.settings.mtls == MtlsMode::Strict && !declared {
         metrics.refused(Direction::Inbound, "plaintext");
         return;
     }

@@ -152,6 +152,9 @@ fn inbound_port(text: &str) -> Result<InboundPort, String> {
 }
 
 fn ports(text: &str) -> Result<Vec<u16>, String> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut ports = list(text, port)?;
     ports.sort_unstable();
     ports.dedup();

@@ -64,7 +64,7 @@ impl<'a> HopKey<'a> {
 
     fn is(&self, hop: &Hop) -> bool {
         let service = match (self.service, &hop.service) {
-            (Some(own), Service::Named(other)) => own == other,
+            (Some(own), Service::Named(other)) => is_same(own, other),
             (None, Service::Unknown) => true,
             (_, Service::Unknown | Service::Named(_) | Service::Overflow) => false,
         };
@@ -77,7 +77,7 @@ impl<'a> HopKey<'a> {
     fn to_owned_hop(self) -> Hop {
         let service = self
             .service
-            .map_or(Service::Unknown, |name| Service::Named(Arc::clone(name)));
+            .map_or(Service::Unknown, |name| Service::Named(without_port(name)));
         Hop {
             direction: self.direction,
             secure: self.secure,
@@ -97,9 +97,25 @@ impl<'a> HopKey<'a> {
 
     /// Enough to tell series apart, not all of it.
     fn hash_parts(&self) -> impl std::hash::Hash + 'a {
-        let service = self.service.map(|name| (&*name.host, name.port));
+        let service = self.service.map(|name| &*name.host);
         (self.direction, self.peer.map(SpiffeId::as_str), service)
     }
+}
+
+/// Whether two services have the same labels: the port is none of them.
+fn is_same(left: &ServiceName, right: &ServiceName) -> bool {
+    left.host == right.host && left.name == right.name && left.namespace == right.namespace
+}
+
+/// The name of a series, made once for it.
+fn without_port(name: &ServiceName) -> Arc<ServiceName> {
+    let (host, name, namespace) = (&name.host, &name.name, &name.namespace);
+    Arc::new(ServiceName {
+        name: Arc::clone(name),
+        namespace: Arc::clone(namespace),
+        host: Arc::clone(host),
+        port: 0,
+    })
 }
 
 /// A label set of requests, borrowed from a record.
