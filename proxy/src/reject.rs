@@ -193,4 +193,49 @@ mod tests {
         assert_eq!(response.headers()[REJECT], "connect");
         assert!(response.body().is_end());
     }
+
+    /// All variants; one that is missing here does not compile.
+    macro_rules! every {
+        ($type:ident: $($variant:ident)* $(, not $other:pat)?) => {{
+            let _complete = |one| match one { $($type::$variant)|* => {} $($other => {})? };
+            [$($type::$variant),*]
+        }};
+    }
+
+    #[test]
+    fn the_docs_list_every_reason_with_its_status() {
+        let malformed = every!(Malformed: BareLf ObsFold RequestLine StatusLine Header HeaderTooLarge
+            TooManyHeaders TargetTooLong Version MethodCase Target Path HostMissing HostSeveral HostInvalid
+            TeAndCl TransferEncoding TeInHttp10 ContentLength Chunk Trailer BytesBeforeUpgrade UpgradeWithBody);
+        let rejects = every!(Reject: HeaderTimeout RequestBody UnknownService Loop NoApp NoEndpoint AppGone
+            NoIdentity PoolFull Connect ConnectTimeout Handshake WrongIdentity UpstreamReset UpstreamCancelled
+            UpstreamClosed UpstreamMalformed Deadline, not Reject::Malformed(_));
+        let mut want: Vec<String> = malformed
+            .map(|what| format!("| `{}` | {} |", what.label(), what.status().as_u16()))
+            .into();
+        want.extend(rejects.map(|reject| {
+            let Row {
+                label,
+                status,
+                grpc,
+                ..
+            } = reject.row();
+            format!("| `{label}` | {} | {grpc} |", status.as_u16())
+        }));
+        let docs = include_str!("../../docs/data-path.md");
+        for row in &want {
+            let found = docs.lines().filter(|line| line.starts_with(row.as_str()));
+            assert_eq!(found.count(), 1, "docs/data-path.md: {row}");
+        }
+        let has_status = |line: &&str| {
+            let status = line.split('|').nth(2).unwrap_or_default().trim();
+            line.starts_with("| `") && status.parse::<u16>().is_ok()
+        };
+        let listed = docs.lines().filter(has_status).count();
+        assert_eq!(
+            listed,
+            want.len(),
+            "docs/data-path.md has rows of reasons that are gone"
+        );
+    }
 }
