@@ -6,6 +6,7 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
+mod drain;
 mod h2spec;
 mod http;
 mod interop_grpc;

@@ -1,0 +1,164 @@
+//! Rolling restarts: no request is lost and none is sent twice, though discovery learns late and the app does not wait.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use weft_tests::app::{App, Body, text};
+use weft_tests::client::{Http1, Http2};
+use weft_tests::eventually::eventually;
+use weft_tests::mesh::{Mesh, Proxy};
+
+/// How often each request was served, by its path.
+type Served = Arc<Mutex<HashMap<String, u32>>>;
+
+/// One instance of the service: the app and the proxy beside it.
+struct Replica {
+    proxy: Proxy,
+    app: App,
+}
+
+impl Replica {
+    fn start(mesh: &Mesh, served: &Served) -> Self {
+        let served = Arc::clone(served);
+        let app = App::http(move |request: Request<Incoming>| {
+            let served = Arc::clone(&served);
+            async move { answer(&request, &served) }
+        });
+        let proxy = mesh
+            .proxy("orders")
+            .serves(80, app.address)
+            .set("WEFT_DRAIN_QUIET", "1500ms")
+            .set("WEFT_DRAIN_TIMEOUT", "5s")
+            .start();
+        Self { proxy, app }
+    }
+}
+
+fn answer(request: &Request<Incoming>, served: &Served) -> Response<Body> {
+    *served
+        .lock()
+        .entry(request.uri().path().to_owned())
+        .or_default() += 1;
+    Response::new(text("ok"))
+}
+
+fn publish(mesh: &Mesh, replicas: &[Replica]) {
+    let endpoints: Vec<_> = replicas.iter().map(|one| one.proxy.endpoint()).collect();
+    mesh.services(&[("orders", 80, "-", &endpoints)]);
+}
+
+/// What the load saw.
+#[derive(Debug, Default)]
+struct Load {
+    stop: AtomicBool,
+    sent: AtomicU64,
+    lost: Mutex<Vec<String>>,
+}
+
+impl Load {
+    fn note(&self, name: &str, status: u16, body: &str) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        if (status, body) != (200, "ok") {
+            self.lost.lock().push(format!("{name}: {status} {body}"));
+        }
+    }
+
+    /// GET and POST in turn over HTTP/1 connections, a new one now and then.
+    async fn http1(self: Arc<Self>, outbound: SocketAddr, worker: u32) {
+        let mut client = Http1::connect(outbound).await;
+        for number in 0_u32.. {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let path = format!("/h1/{worker}/{number}");
+            let answer = if number.is_multiple_of(2) {
+                client.get("orders", &path).await
+            } else {
+                client.post("orders", &path, b"once").await
+            };
+            self.note(&path, answer.status.as_u16(), answer.text());
+            if number % 50 == 49 {
+                client = Http1::connect(outbound).await;
+            }
+        }
+    }
+
+    /// The same over one HTTP/2 connection.
+    async fn http2(self: Arc<Self>, outbound: SocketAddr, worker: u32) {
+        let client = Http2::connect(outbound).await;
+        for number in 0_u32.. {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let path = format!("/h2/{worker}/{number}");
+            let answer = if number.is_multiple_of(2) {
+                client.get("orders", &path).await
+            } else {
+                client.post("orders", &path, "once").await
+            };
+            self.note(&path, answer.status.as_u16(), answer.text());
+        }
+    }
+
+    /// Waits until so many more requests were sent.
+    async fn more(&self, count: u64) {
+        let wanted = self.sent.load(Ordering::Relaxed) + count;
+        let look = async || self.sent.load(Ordering::Relaxed);
+        eventually(Duration::from_secs(20), look, |sent| *sent >= wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rolling_restart_loses_no_request_and_repeats_none() {
+    let (mesh, served) = (Mesh::new(), Served::default());
+    let mut replicas: Vec<_> = (0..3).map(|_| Replica::start(&mesh, &served)).collect();
+    publish(&mesh, &replicas);
+    let web = mesh.proxy("web").start();
+    let load = Arc::new(Load::default());
+    let mut clients = tokio::task::JoinSet::new();
+    for worker in 0..6 {
+        clients.spawn(Arc::clone(&load).http1(web.outbound, worker));
+    }
+    for worker in 0..2 {
+        clients.spawn(Arc::clone(&load).http2(web.outbound, worker));
+    }
+    load.more(500).await;
+    for _ in 0..3 {
+        // Both are told at the same moment, and discovery is not told at all until the process has long ended.
+        let old = replicas.remove(0);
+        old.app.leave();
+        old.proxy.shutdown();
+        load.more(200).await;
+        old.proxy.ended().await;
+        load.more(500).await;
+        drop(old.app);
+        replicas.push(Replica::start(&mesh, &served));
+        publish(&mesh, &replicas);
+        load.more(200).await;
+    }
+    load.stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    let lost = load.lost.lock();
+    assert!(
+        lost.is_empty(),
+        "{} of {} lost: {:?}",
+        lost.len(),
+        load.sent.load(Ordering::Relaxed),
+        lost.first()
+    );
+    let twice: Vec<_> = served
+        .lock()
+        .iter()
+        .filter(|(_, times)| **times > 1)
+        .map(|(path, times)| format!("{path} {times}x"))
+        .collect();
+    assert!(twice.is_empty(), "served more than once: {twice:?}");
+}
