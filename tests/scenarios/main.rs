@@ -9,6 +9,7 @@
 mod drain;
 mod h2spec;
 mod http;
+mod idle;
 mod interop_grpc;
 mod interop_websocket;
 mod mtls;

@@ -1,0 +1,90 @@
+//! Kept connections that the app closes: the race between its idle limit and the next request costs no caller anything.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use weft_tests::app::{App, read_head};
+use weft_tests::client::Http1;
+use weft_tests::mesh::Pair;
+
+/// How often each request was read whole, by its request line.
+type Seen = Arc<Mutex<HashMap<String, u32>>>;
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Closes a connection that was idle for `limit`, and every connection after `most` answers, without a word.
+fn impatient(limit: Duration, most: u32, seen: Seen) -> App {
+    App::tcp(move |io| serve(io, limit, most, Arc::clone(&seen)))
+}
+
+async fn serve(mut io: TcpStream, limit: Duration, most: u32, seen: Seen) {
+    for _ in 0..most {
+        let Ok(Some(head)) = timeout(limit, read_head(&mut io)).await else {
+            return;
+        };
+        let line = head.lines().next().unwrap_or_default().to_owned();
+        *seen.lock().entry(line).or_default() += 1;
+        if io.write_all(ANSWER).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn twice(seen: &Seen) -> Vec<String> {
+    let seen = seen.lock();
+    let more = seen
+        .iter()
+        .filter(|(line, times)| line.starts_with("POST") && **times > 1);
+    more.map(|(line, times)| format!("{line} {times}x"))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_request_at_the_idle_boundary_is_answered_and_no_post_sent_twice() {
+    let seen = Seen::default();
+    let limit = Duration::from_millis(200);
+    let pair = Pair::new(impatient(limit, u32::MAX, Arc::clone(&seen)));
+    let mut clients = tokio::task::JoinSet::new();
+    for worker in 0..16_u64 {
+        let outbound = pair.web.outbound;
+        clients.spawn(async move {
+            let mut client = Http1::connect(outbound).await;
+            for number in 0..20_u64 {
+                let path = format!("/{worker}/{number}");
+                let answer = match number % 2 {
+                    0 => client.get("orders", &path).await,
+                    _ => client.post("orders", &path, b"").await,
+                };
+                assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+                // From 4 ms before the app closes to 4 ms after, in steps of half a millisecond.
+                let offset = Duration::from_micros(((worker * 20 + number) % 17) * 500);
+                sleep_until(Instant::now() + limit - Duration::from_millis(4) + offset).await;
+            }
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    assert!(twice(&seen).is_empty(), "sent twice: {:?}", twice(&seen));
+}
+
+#[tokio::test]
+async fn an_app_that_closes_after_every_fifth_answer_costs_nobody_an_error() {
+    let seen = Seen::default();
+    let pair = Pair::new(impatient(Duration::from_secs(30), 5, Arc::clone(&seen)));
+    let mut client = Http1::connect(pair.web.outbound).await;
+    for number in 0..500 {
+        let path = format!("/{number}");
+        let answer = match number % 2 {
+            0 => client.get("orders", &path).await,
+            _ => client.post("orders", &path, b"").await,
+        };
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
+    assert!(twice(&seen).is_empty(), "sent twice: {:?}", twice(&seen));
+}
