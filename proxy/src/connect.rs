@@ -232,6 +232,6 @@ pub(crate) fn expiry(not_after: SystemTime) -> Instant {
     Instant::now() + left.min(Duration::from_secs(365 * 24 * 3600))
 }
 
-/// Istio's addresses of the inbound leg (research: `protocols.md` section 5.1).
+/// Istio's addresses of the inbound leg, by which redirection knows it.
 const INBOUND_LEG_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
 const INBOUND_LEG_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));

@@ -394,7 +394,7 @@ impl Service for Inbound {
     }
 }
 
-/// `By=...;Hash=...;Subject="";URI=...`, Envoy's grammar (research: `protocols.md` section 12).
+/// `By=...;Hash=...;Subject="";URI=...`, Envoy's grammar.
 fn caller_headers(peer: &Peer, own: &Identity) -> Option<CallerHeaders> {
     let hash: String = peer
         .sha256

@@ -1,4 +1,4 @@
-//! Where the client meant to go, before redirection changed it (research: `protocols.md` section 5.4).
+//! Where the client meant to go, before redirection changed it.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! From the app to the mesh: HTTP or TCP, filters, then an endpoint of the service, over mTLS where it has an identity.
 //!
 //! With redirection the original destination alone names the service; without it Host, `:authority` or the CONNECT target
-//! does (DESIGN decisions 3 and 10).
+//! does (ARCHITECTURE.md, decisions 3 and 10).
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! Mesh TLS: which role when, and what the ALPN list says about the bytes inside.
 //!
-//! Istio's words (DESIGN decision 4): a ClientHello that offers one of them is for us, any other TLS is the app's own.
+//! Istio's words (ARCHITECTURE.md, decision 4): a ClientHello that offers one of them is for us, any other TLS is the app's own.
 
 pub(crate) mod accept;
 pub(crate) mod connect;
