@@ -341,6 +341,9 @@ impl Inbound {
     }
 
     async fn attempt(&self, attempt: Attempt<'_>, interim: &Interim) -> Outcome {
+        // An app that ends closes the connections it kept: while we drain, none of them is trusted with a request.
+        let fresh = attempt.fresh || self.cx.worker.drain.begun();
+        let attempt = Attempt { fresh, ..attempt };
         let sent = forward::send(&self.lane, attempt, interim, &self.cx.worker).await;
         match sent {
             Sent::Answer(response) => Outcome::Answer(response),

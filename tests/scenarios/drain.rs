@@ -132,8 +132,8 @@ async fn a_rolling_restart_loses_no_request_and_repeats_none() {
     for _ in 0..3 {
         // Both are told at the same moment, and discovery is not told at all until the process has long ended.
         let old = replicas.remove(0);
-        old.app.leave();
         old.proxy.shutdown();
+        old.app.leave();
         load.more(200).await;
         old.proxy.ended().await;
         load.more(500).await;
