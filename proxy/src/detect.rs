@@ -1,4 +1,4 @@
-//! First bytes -> [`Protocol`]; no bytes in time -> opaque.
+//! First bytes -> [`Protocol`].
 //!
 //! Comes after `orig_dst`; what it read goes into a `Rewind`. It never waits longer than its limit, because a server
 //! that speaks first (SMTP, MySQL, SSH) would wait with us.
@@ -7,10 +7,11 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::io::Io;
 use crate::rewind::Rewind;
 
 /// What a connection speaks, as far as its first bytes tell.
@@ -22,8 +23,10 @@ pub(crate) enum Protocol {
     Http1,
     /// The HTTP/2 connection preface (RFC 9113 section 3.4).
     Http2,
-    /// Anything else, and silence.
+    /// Anything else.
     Opaque,
+    /// Not a byte in time: the client waits for the server, or has nothing to say yet.
+    Silent,
 }
 
 /// What can be said of a prefix.
@@ -37,15 +40,13 @@ pub(crate) enum Sniff {
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const VERSION: &[u8] = b" HTTP/";
+/// What a request line has in it and no line of another protocol that is known to us.
+const VERSION: &[u8] = b"HTTP/";
 /// How much of a line we wait for.
 const MAX_LINE: usize = 8 * 1024;
 const KNOWN_METHODS: [&[u8]; 9] = [
     b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
 ];
-
-/// The longest method token we take for HTTP; the longest registered one (UPDATEREDIRECTREF) has 17 letters.
-const MAX_METHOD: usize = 24;
 
 /// Names the protocol that begins with `bytes`. The answer is the same for every way the bytes may be split.
 pub(crate) fn sniff(bytes: &[u8]) -> Sniff {
@@ -58,30 +59,36 @@ pub(crate) fn sniff(bytes: &[u8]) -> Sniff {
     }
 }
 
-/// A method, one space, and a request target.
+/// A first line that some app would take for a request line, however badly formed.
 ///
-/// A registered method is enough, so that what follows is judged as HTTP. Behind any other word the line must say "HTTP/":
-/// without that it is some text protocol, which is not ours to refuse.
+/// What is not recognised here passes unread, forged headers included, so this is as lenient as the most lenient app, and
+/// leaves the refusal to `http`. A registered method and a target are enough; behind any other word the line must say
+/// "HTTP/": without that it is some text protocol, which is not ours to refuse.
 fn sniff_http1(bytes: &[u8]) -> Sniff {
     // RFC 9112 section 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
     // empty line (CRLF) received prior to the request-line."
-    let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
-    if bytes.is_empty() || bytes == b"\r" {
-        return Sniff::More;
+    let blank = bytes
+        .iter()
+        .take_while(|byte| b"\r\n \t".contains(byte))
+        .count();
+    let line = bytes.get(blank..).unwrap_or_default();
+    if line.first().is_some_and(|byte| !is_token(*byte)) {
+        return Sniff::Done(Protocol::Opaque);
     }
-    let is_token = |byte: &&u8| byte.is_ascii_alphabetic() || **byte == b'-';
-    let (method, rest) = bytes.split_at(bytes.iter().take_while(is_token).count());
+    // Also what is no token: an app may take it for a method.
+    let length = line
+        .iter()
+        .take_while(|byte| byte.is_ascii_graphic())
+        .count();
+    let (method, rest) = line.split_at(length);
     match rest {
-        [] | [b' '] if (1..=MAX_METHOD).contains(&method.len()) => Sniff::More,
-        [b' ', target, ..]
-            if !method.is_empty() && method.len() <= MAX_METHOD && is_target_start(*target) =>
-        {
-            if KNOWN_METHODS.contains(&method) {
-                Sniff::Done(Protocol::Http1)
-            } else {
-                sniff_line(rest)
-            }
+        [] if blank + length > MAX_LINE => Sniff::Done(Protocol::Opaque),
+        [] => Sniff::More,
+        [b' '] => Sniff::More,
+        [b' ', target, ..] if is_target_start(*target) && KNOWN_METHODS.contains(&method) => {
+            Sniff::Done(Protocol::Http1)
         }
+        [separator, ..] if is_blank(*separator) => sniff_line(rest),
         _ => Sniff::Done(Protocol::Opaque),
     }
 }
@@ -90,14 +97,25 @@ fn sniff_http1(bytes: &[u8]) -> Sniff {
 fn sniff_line(rest: &[u8]) -> Sniff {
     let end = rest.iter().position(|byte| *byte == b'\n');
     let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-    if line.windows(VERSION.len()).any(|window| window == VERSION) {
-        return Sniff::Done(Protocol::Http1);
+    let says_http = line
+        .windows(VERSION.len())
+        .any(|window| window.eq_ignore_ascii_case(VERSION));
+    match end {
+        // A target may be longer than we care to wait for; only HTTP has such lines.
+        _ if says_http || line.len() > MAX_LINE => Sniff::Done(Protocol::Http1),
+        Some(_) => Sniff::Done(Protocol::Opaque),
+        None => Sniff::More,
     }
-    if end.is_some() || line.len() > MAX_LINE {
-        Sniff::Done(Protocol::Opaque)
-    } else {
-        Sniff::More
-    }
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What a lenient reader takes for a space in a request line (RFC 9112 section 3).
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c)
 }
 
 /// RFC 9112 section 3.2: origin form, absolute form, authority form or asterisk form.
@@ -105,18 +123,78 @@ fn is_target_start(byte: u8) -> bool {
     byte == b'/' || byte == b'*' || byte == b'[' || byte.is_ascii_alphanumeric()
 }
 
-/// Reads until the protocol is known or `limit` has passed, and gives the stream back with nothing missing.
+/// How long [`detect`] waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For the first byte.
+    pub(crate) silence: Duration,
+    /// From there until the protocol is known.
+    pub(crate) rest: Duration,
+}
+
+/// Reads until the protocol is known or the time is up, and gives the stream back with nothing missing.
 ///
 /// # Errors
 /// What the socket says; a peer that closes without a byte is [`Protocol::Opaque`], so that half-close reaches the app.
-pub(crate) async fn detect(mut io: TcpStream, limit: Duration) -> io::Result<(Protocol, Rewind)> {
+pub(crate) async fn detect(
+    mut io: TcpStream,
+    patience: Patience,
+) -> io::Result<(Protocol, Rewind)> {
     let mut buffer = BytesMut::with_capacity(FIRST_READ);
-    let protocol = match timeout(limit, read_until_known(&mut io, &mut buffer)).await {
-        Ok(known) => known?,
-        // A partial request line is HTTP from a slow sender: the header time-out judges it, not an opaque tunnel.
-        Err(_elapsed) => settle(&buffer),
+    let protocol = match timeout(patience.silence, io.read_buf(&mut buffer)).await {
+        Err(_elapsed) => Protocol::Silent,
+        Ok(read) => {
+            read?;
+            finish(&mut io, &mut buffer, patience.rest).await?
+        }
     };
     Ok((protocol, Rewind::new(buffer.freeze(), io)))
+}
+
+/// Reads on behind the first bytes. An empty buffer means that none will come.
+async fn finish(
+    io: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    limit: Duration,
+) -> io::Result<Protocol> {
+    if buffer.is_empty() {
+        return Ok(Protocol::Opaque);
+    }
+    if let Sniff::Done(protocol) = sniff(buffer) {
+        return Ok(protocol);
+    }
+    match timeout(limit, read_until_known(io, buffer)).await {
+        Ok(known) => known,
+        // A partial request line is HTTP from a slow sender: the header time-out judges it, not an opaque tunnel.
+        Err(_elapsed) => Ok(settle(buffer)),
+    }
+}
+
+/// Waits for the first word of either side. Only a server that speaks first makes the connection opaque for good: a
+/// client may just be late, and what it says then must not pass unread if it is HTTP. The client's bytes are read again,
+/// the server's are returned.
+///
+/// # Errors
+/// What a socket says.
+pub(crate) async fn first_word(
+    client: &mut Io,
+    server: &mut Io,
+    limit: Duration,
+) -> io::Result<(Protocol, BytesMut)> {
+    let (mut from_client, mut from_server) = (BytesMut::new(), BytesMut::new());
+    let protocol = tokio::select! {
+        biased;
+        read = client.read_buf(&mut from_client) => {
+            read?;
+            finish(client, &mut from_client, limit).await?
+        }
+        read = server.read_buf(&mut from_server) => {
+            read?;
+            Protocol::Opaque
+        }
+    };
+    client.again(from_client.freeze());
+    Ok((protocol, from_server))
 }
 
 /// The likeliest reading of a prefix that came too slowly.
@@ -126,12 +204,22 @@ fn settle(bytes: &[u8]) -> Protocol {
         Sniff::More if bytes.len() >= 4 && bytes.is_ascii() && PREFACE.starts_with(bytes) => {
             Protocol::Http2
         }
-        Sniff::More if bytes.first().is_some_and(u8::is_ascii_alphabetic) => Protocol::Http1,
+        // Also an empty line: what follows it could be anything, and only `http` will have read it.
+        Sniff::More
+            if bytes
+                .first()
+                .is_some_and(|byte| is_token(*byte) || b"\r\n \t".contains(byte)) =>
+        {
+            Protocol::Http1
+        }
         Sniff::More => Protocol::Opaque,
     }
 }
 
-async fn read_until_known(io: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<Protocol> {
+async fn read_until_known(
+    io: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> io::Result<Protocol> {
     loop {
         if io.read_buf(buffer).await? == 0 {
             return Ok(settle(buffer));
@@ -197,12 +285,65 @@ mod tests {
         ),
         ("smtp", b"EHLO\r\n", Protocol::Opaque),
         ("not quite tls", b"\x16\x02\x01", Protocol::Opaque),
+        ("amqp", b"AMQP\x00\x00\x09\x01", Protocol::Opaque),
+        ("ssh", b"SSH-2.0-OpenSSH_9.2\r\n", Protocol::Opaque),
+        ("memcached", b"get key\r\n", Protocol::Opaque),
+        ("nats", b"CONNECT {\"verbose\":false}\r\n", Protocol::Opaque),
+        ("hl7", b"\x0bMSH|^~\\&|LAB|\r", Protocol::Opaque),
+        ("xmpp", b"<?xml version='1.0'?>", Protocol::Opaque),
         (
-            "a word without an end",
-            b"AAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-            Protocol::Opaque,
+            "method with a colon",
+            b"GET: / HTTP/1.1\r\n",
+            Protocol::Http1,
+        ),
+        ("two spaces", b"GET  / HTTP/1.1\r\n", Protocol::Http1),
+        ("a tab", b"GET\t/\tHTTP/1.1\r\n", Protocol::Http1),
+        ("a form feed", b"GET\x0c/ HTTP/1.1\r\n", Protocol::Http1),
+        ("spaces in front", b"  GET / HTTP/1.1\r\n", Protocol::Http1),
+        (
+            "several empty lines",
+            b"\r\n\n\r\nGET / HTTP/1.1\r\n",
+            Protocol::Http1,
+        ),
+        ("odd method", b"M-1! / HTTP/1.1\r\n", Protocol::Http1),
+        (
+            "long method",
+            b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n",
+            Protocol::Http1,
+        ),
+        (
+            "lower-case version",
+            b"BREW / http/1.1\r\n",
+            Protocol::Http1,
+        ),
+        (
+            "control byte in the target",
+            b"BREW /\x01 HTTP/1.1\r\n",
+            Protocol::Http1,
         ),
     ];
+
+    #[test]
+    fn a_line_without_an_end_is_not_waited_for() {
+        let word = vec![b'A'; MAX_LINE + 1];
+        assert_eq!(sniff(&word), Sniff::Done(Protocol::Opaque));
+        let target = [b"BREW /".as_slice(), &word].concat();
+        assert_eq!(sniff(&target), Sniff::Done(Protocol::Http1));
+    }
+
+    #[test]
+    fn what_came_too_slowly_is_read_as_what_can_do_no_harm() {
+        let rows: &[(&str, &[u8], Protocol)] = &[
+            ("silence", b"", Protocol::Opaque),
+            ("a letter", b"G", Protocol::Http1),
+            ("an empty line", b"\r\n", Protocol::Http1),
+            ("half a preface", b"PRI * HTTP", Protocol::Http2),
+            ("half a record", b"\x16", Protocol::Opaque),
+        ];
+        for (name, bytes, want) in rows {
+            assert_eq!(settle(bytes), *want, "{name}");
+        }
+    }
 
     #[test]
     fn first_bytes_decide_the_protocol() {

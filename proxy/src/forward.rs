@@ -8,11 +8,12 @@ use bytes::BytesMut;
 use h2::Reason;
 use http::header::{CONNECTION, UPGRADE};
 use http::{Response, StatusCode, Version};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::connect::ConnectError;
 use crate::cx::{Cx, Worker};
+use crate::detect::{self, Protocol};
 use crate::http::body::Body;
 use crate::http::failure::{Failure, Processed, SendError};
 use crate::http::grpc;
@@ -26,6 +27,7 @@ use crate::reject::Reject;
 use crate::retry::{Attempt, Failed};
 use crate::tcp;
 use crate::telemetry::record::{DestinationFacts, Direction, TcpRecord};
+use crate::tls::Speaks;
 
 /// What became of an attempt.
 pub(crate) enum Sent {
@@ -113,13 +115,25 @@ pub(crate) fn clean_answer(response: &mut Response<Body>, switches: bool) {
     }
 }
 
+/// What is known of the bytes of an opaque connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Early {
+    /// They are not HTTP.
+    Opaque,
+    /// None has come yet.
+    Unknown,
+}
+
 /// Forwards opaque bytes over a connection of their own, and records it. What comes with the connection is held as long.
+///
+/// Gives the connection back if nothing was known of it and its client turns out to speak HTTP.
 pub(crate) async fn tcp<G>(
     cx: &Cx,
-    io: Io,
+    mut io: Io,
+    early: Early,
     destination: DestinationFacts,
     upstream: impl Future<Output = Result<(Io, G), ConnectError>>,
-) {
+) -> Option<(Io, Speaks)> {
     let mut record = TcpRecord {
         connection: Rc::clone(&cx.facts),
         destination: Some(destination),
@@ -131,12 +145,26 @@ pub(crate) async fn tcp<G>(
         error: None,
     };
     let telemetry = &cx.worker.telemetry;
-    telemetry.begin_tcp(&cx.facts, record.destination.as_ref());
+    let begun = || telemetry.begin_tcp(&cx.facts, record.destination.as_ref());
     match upstream.await {
-        Ok((upstream, _held)) => {
+        Ok((mut upstream, _held)) => {
+            let mut heard = BytesMut::new();
+            if early == Early::Unknown {
+                let settings = &cx.worker.settings;
+                let first = detect::first_word(&mut io, &mut upstream, settings.detect_timeout);
+                // The copying below meets the same error, and tells of it.
+                if let Ok(Ok((protocol, word))) = timeout(settings.limits.idle_timeout, first).await
+                {
+                    if let Some(speaks) = http_of(protocol) {
+                        return Some((io, speaks));
+                    }
+                    heard = word;
+                }
+            }
+            begun();
             let ends = (
                 tcp::End::new(io, BytesMut::new()),
-                tcp::End::new(upstream, BytesMut::new()),
+                tcp::End::new(upstream, heard),
             );
             let copied = tcp::forward(ends.0, ends.1, cx.worker.settings.limits.idle_timeout).await;
             (record.sent, record.received) = (copied.sent, copied.received);
@@ -149,12 +177,22 @@ pub(crate) async fn tcp<G>(
             });
         }
         Err(error) => {
+            begun();
             debug!(%error, "opaque connection has nowhere to go");
             record.error = Some(error.reject().label());
             io::reset(&io);
         }
     }
     telemetry.finish_tcp(&record);
+    None
+}
+
+fn http_of(protocol: Protocol) -> Option<Speaks> {
+    match protocol {
+        Protocol::Http1 => Some(Speaks::Http1),
+        Protocol::Http2 => Some(Speaks::Http2),
+        Protocol::Tls | Protocol::Opaque | Protocol::Silent => None,
+    }
 }
 
 /// Tells how an HTTP/1 connection ended, where it did not end between two messages.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
@@ -20,12 +20,12 @@ use weft_certs::verify::Peer;
 use crate::config::MtlsMode;
 use crate::connect::{self, ConnectError, Target};
 use crate::cx::{CallerHeaders, Cx, Worker};
-use crate::detect::{self, Protocol};
+use crate::detect::{self, Patience, Protocol};
 use crate::discovery::ServiceName;
 use crate::drain::Lifetime;
 use crate::exchange::Exchange;
 use crate::filter;
-use crate::forward::{self, Sent};
+use crate::forward::{self, Early, Sent};
 use crate::http::body::Body;
 use crate::http::failure::Processed;
 use crate::http::h1;
@@ -60,8 +60,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
         }
     };
     let limit = worker.settings.detect_timeout;
+    let patience = Patience {
+        silence: limit,
+        rest: limit,
+    };
     let opaque = destination.is_some_and(|app| worker.settings.opaque_ports.contains(&app.port));
-    match detect::detect(io, limit).await {
+    match detect::detect(io, patience).await {
         Ok((Protocol::Tls, io)) => tls(worker, io, client, destination).await,
         Ok((protocol, io)) => {
             let protocol = if opaque { Protocol::Opaque } else { protocol };
@@ -155,14 +159,19 @@ async fn tls(worker: Rc<Worker>, io: Rewind, client: SocketAddr, app: Option<App
         .telemetry
         .metrics()
         .handshake_done(Direction::Inbound);
-    let io = Io::Accepted(Box::new(stream));
+    let io = Io::Accepted(Box::new(Rewind::new(Bytes::new(), stream)));
     let speaks = match io.alpn() {
         Some(b"h2" | b"istio-h2") => Speaks::Http2,
         Some(b"http/1.1" | b"istio-http/1.1") => Speaks::Http1,
         _ => Speaks::Opaque,
     };
+    let early = if worker.settings.opaque_ports.contains(&app.port) {
+        Early::Opaque
+    } else {
+        Early::Unknown
+    };
     let connection = Inbound::new(worker, client, app, Some((&peer, &identity)));
-    connection.serve(io, speaks).await;
+    connection.serve(io, speaks, early).await;
 }
 
 /// The app that the SNI names, where more than one is declared. Only declared ports are ever served.
@@ -210,10 +219,15 @@ async fn plain(
     let speaks = match protocol {
         Protocol::Http1 => Speaks::Http1,
         Protocol::Http2 => Speaks::Http2,
-        Protocol::Tls | Protocol::Opaque => Speaks::Opaque,
+        Protocol::Tls | Protocol::Opaque | Protocol::Silent => Speaks::Opaque,
+    };
+    let early = if protocol == Protocol::Silent {
+        Early::Unknown
+    } else {
+        Early::Opaque
     };
     Inbound::new(worker, client, app, None)
-        .serve(Io::Tcp(io), speaks)
+        .serve(Io::Tcp(io), speaks, early)
         .await;
 }
 
@@ -266,12 +280,19 @@ impl Inbound {
         }
     }
 
-    async fn serve(self, io: Io, speaks: Speaks) {
+    async fn serve(self, io: Io, speaks: Speaks, early: Early) {
         let worker = Rc::clone(&self.cx.worker);
         let _open = worker
             .telemetry
             .metrics()
             .connection(Direction::Inbound, self.cx.facts.secure);
+        let (io, speaks) = match speaks {
+            Speaks::Opaque => match self.tcp(io, early).await {
+                Some(turned) => turned,
+                None => return,
+            },
+            Speaks::Http1 | Speaks::Http2 => (io, speaks),
+        };
         let limits = worker.settings.limits;
         let lifetime = Lifetime::new(worker.drain.clone(), self.expires);
         match speaks {
@@ -292,19 +313,20 @@ impl Inbound {
                     debug!(%error, "inbound HTTP/2 connection failed");
                 }
             }
-            Speaks::Opaque => self.tcp(io).await,
+            Speaks::Opaque => {}
         }
     }
 
-    /// Opaque bytes: one connection to the app for one from the caller.
-    async fn tcp(&self, io: Io) {
+    /// Opaque bytes: one connection to the app for one from the caller. Gives back what turns out to be HTTP.
+    async fn tcp(&self, io: Io, early: Early) -> Option<(Io, Speaks)> {
         let destination = self.destination();
-        let forwarded = forward::tcp(&self.cx, io, destination, self.lane.opaque());
+        let forwarded = forward::tcp(&self.cx, io, early, destination, self.lane.opaque());
         match self.expires {
             None => forwarded.await,
             // Opaque bytes have no moment at which to say goodbye: they get a minute after the identities' end.
             Some(at) => {
-                let _cut = tokio::time::timeout_at(at + EXPIRED_GRACE, forwarded).await;
+                let cut = tokio::time::timeout_at(at + EXPIRED_GRACE, forwarded).await;
+                cut.ok().flatten()
             }
         }
     }

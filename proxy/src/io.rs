@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
@@ -19,7 +20,7 @@ pub(crate) enum Io {
     /// Plaintext.
     Tcp(Rewind),
     /// Mesh TLS that we accepted.
-    Accepted(Box<server::TlsStream<Rewind>>),
+    Accepted(Box<Rewind<server::TlsStream<Rewind>>>),
     /// Mesh TLS that we opened.
     Connected(Box<client::TlsStream<Rewind>>),
 }
@@ -29,8 +30,18 @@ impl Io {
     pub(crate) fn socket(&self) -> &TcpStream {
         match self {
             Self::Tcp(io) => io.socket(),
-            Self::Accepted(io) => io.get_ref().0.socket(),
+            Self::Accepted(io) => io.get_ref().get_ref().0.socket(),
             Self::Connected(io) => io.get_ref().0.socket(),
+        }
+    }
+
+    /// Makes what was just read of a connection that we accepted be read again.
+    pub(crate) fn again(&mut self, bytes: Bytes) {
+        match self {
+            Self::Tcp(io) => io.again(bytes),
+            Self::Accepted(io) => io.again(bytes),
+            // Nobody looks ahead there.
+            Self::Connected(_) => debug_assert!(bytes.is_empty(), "bytes of a server are lost"),
         }
     }
 
@@ -43,7 +54,7 @@ impl Io {
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
         match self {
             Self::Tcp(_) => None,
-            Self::Accepted(io) => io.get_ref().1.alpn_protocol(),
+            Self::Accepted(io) => io.get_ref().get_ref().1.alpn_protocol(),
             Self::Connected(io) => io.get_ref().1.alpn_protocol(),
         }
     }

@@ -13,19 +13,19 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use tokio::net::TcpStream;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, sleep};
 use tracing::debug;
 
 use crate::balance::{self, Picked};
 use crate::connect::{self, ConnectError, Target};
 use crate::cx::{Cx, Worker};
-use crate::detect::{self, Protocol};
+use crate::detect::{self, Patience, Protocol};
 use crate::discovery::endpoint::Endpoint;
 use crate::discovery::{Service as Destination, ServiceName};
 use crate::drain::Lifetime;
 use crate::exchange::Exchange;
 use crate::filter;
-use crate::forward::{self, Sent};
+use crate::forward::{self, Early, Sent};
 use crate::http::body::{Body, Source};
 use crate::http::h1;
 use crate::http::h1::conn::Conn;
@@ -41,7 +41,7 @@ use crate::pool::{Key, Lane, Open};
 use crate::reject::{Caller, Reject};
 use crate::retry::{self, Attempt, Failed, Outcome};
 use crate::telemetry::record::{ConnectionFacts, DestinationFacts, Direction};
-use crate::tls;
+use crate::tls::{self, Speaks};
 
 /// Serves one connection that was accepted on an outbound port.
 pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr) {
@@ -62,7 +62,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
     let detected = if opaque {
         Ok((Protocol::Opaque, detect::declared(io)))
     } else {
-        detect::detect(io, worker.settings.detect_timeout).await
+        tokio::select! {
+            biased;
+            detected = detect::detect(io, patience(&worker, original)) => detected,
+            () = drained(&worker) => return,
+        }
     };
     match detected {
         Ok((protocol, io)) => {
@@ -87,6 +91,24 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
         }
         Err(error) => debug!(%client, %error, "outbound connection failed before its first bytes"),
     }
+}
+
+/// Without redirection nothing but HTTP is spoken here, and a client may open its connection before it has a request.
+fn patience(worker: &Worker, original: Option<OrigDst>) -> Patience {
+    let rest = worker.settings.detect_timeout;
+    Patience {
+        silence: match original {
+            Some(_) => rest,
+            None => worker.settings.limits.idle_timeout,
+        },
+        rest,
+    }
+}
+
+/// Waits until a client that has said nothing need not be waited for any more.
+async fn drained(worker: &Worker) {
+    worker.drain.started().await;
+    sleep(worker.settings.detect_timeout).await;
 }
 
 fn original(worker: &Worker, io: &TcpStream) -> Result<Option<OrigDst>, &'static str> {
@@ -132,40 +154,55 @@ impl Outbound {
             .telemetry
             .metrics()
             .connection(Direction::Outbound, false);
+        let (io, speaks) = match protocol {
+            Protocol::Http1 => (io, Speaks::Http1),
+            Protocol::Http2 => (io, Speaks::Http2),
+            Protocol::Tls | Protocol::Opaque | Protocol::Silent => {
+                match self.tcp(io, protocol).await {
+                    Some(turned) => turned,
+                    None => return,
+                }
+            }
+        };
         let limits = worker.settings.limits;
         let lifetime = Lifetime::new(worker.drain.clone(), None);
-        match protocol {
-            Protocol::Http1 => {
+        match speaks {
+            Speaks::Http1 => {
                 let served =
                     h1::server::serve(Conn::new(io, BytesMut::new()), limits, &lifetime, &self)
                         .await;
                 forward::log_end(Direction::Outbound, &self.cx, served.err());
             }
-            Protocol::Http2 => {
+            Speaks::Http2 => {
                 let served =
                     h2::server::serve(io, limits, &lifetime, Rc::new(self), &worker.tasks).await;
                 if let Err(error) = served {
                     debug!(%error, "outbound HTTP/2 connection failed");
                 }
             }
-            Protocol::Tls => self.tcp(io, Wrap::Never).await,
-            Protocol::Opaque => self.tcp(io, Wrap::Mesh).await,
+            Speaks::Opaque => {}
         }
     }
 
-    /// Opaque bytes go where they were meant to go; without redirection nobody knows where that is.
-    async fn tcp(&self, io: Io, wrap: Wrap) {
+    /// Opaque bytes go where they were meant to go; without redirection nobody knows where that is. Gives back what turns
+    /// out to be HTTP.
+    async fn tcp(&self, io: Io, protocol: Protocol) -> Option<(Io, Speaks)> {
+        let (wrap, early) = match protocol {
+            Protocol::Tls => (Wrap::Never, Early::Opaque),
+            Protocol::Silent => (Wrap::Mesh, Early::Unknown),
+            Protocol::Opaque | Protocol::Http1 | Protocol::Http2 => (Wrap::Mesh, Early::Opaque),
+        };
         let Some(OrigDst(address)) = self.original else {
             self.cx
                 .worker
                 .telemetry
                 .metrics()
                 .refused(Direction::Outbound, "not_http");
-            return;
+            return None;
         };
         let route = self.route_address(address);
         let destination = route.facts(None);
-        forward::tcp(&self.cx, io, destination, self.dial(&route, wrap)).await;
+        forward::tcp(&self.cx, io, early, destination, self.dial(&route, wrap)).await
     }
 
     fn route_address(&self, address: SocketAddr) -> Route {

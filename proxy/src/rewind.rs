@@ -1,4 +1,4 @@
-//! A TCP stream that gives back the bytes `detect` read from it.
+//! A stream that gives back the bytes `detect` read from it.
 //!
 //! Comes after `detect`, which must look before it knows who reads next; hides from everyone behind it that it looked.
 
@@ -12,29 +12,45 @@ use tokio::net::TcpStream;
 
 /// A stream whose first bytes have been read already and are read again.
 #[derive(Debug)]
-pub(crate) struct Rewind {
+pub(crate) struct Rewind<S = TcpStream> {
     prefix: Bytes,
-    io: TcpStream,
+    io: S,
 }
 
-impl Rewind {
+impl<S> Rewind<S> {
     /// Puts `prefix` in front of what `io` still has to give.
-    pub(crate) fn new(prefix: Bytes, io: TcpStream) -> Self {
+    pub(crate) fn new(prefix: Bytes, io: S) -> Self {
         Self { prefix, io }
     }
 
-    /// What is read again, and the socket.
-    pub(crate) fn into_parts(self) -> (Bytes, TcpStream) {
+    /// What is read again, and the stream.
+    pub(crate) fn into_parts(self) -> (Bytes, S) {
         (self.prefix, self.io)
     }
 
+    /// The stream itself, for its options.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.io
+    }
+
+    /// Puts `bytes`, which were read last, in front again.
+    pub(crate) fn again(&mut self, bytes: Bytes) {
+        self.prefix = if self.prefix.is_empty() {
+            bytes
+        } else {
+            [bytes, std::mem::take(&mut self.prefix)].concat().into()
+        };
+    }
+}
+
+impl Rewind {
     /// The socket itself, for its options.
     pub(crate) fn socket(&self) -> &TcpStream {
         &self.io
     }
 }
 
-impl AsyncRead for Rewind {
+impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -53,7 +69,7 @@ impl AsyncRead for Rewind {
     }
 }
 
-impl AsyncWrite for Rewind {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

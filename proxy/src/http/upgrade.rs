@@ -49,9 +49,17 @@ pub(crate) fn prepare(headers: &mut HeaderMap) -> Option<HeaderValue> {
         .cloned();
     let one = headers.get_all(UPGRADE).iter().count() == 1;
     remove_hop_by_hop(headers);
-    let wanted = wanted.filter(|value| one && !value.as_bytes().eq_ignore_ascii_case(b"h2c"))?;
+    let wanted = wanted.filter(|value| one && !offers_h2c(value))?;
     put(headers, wanted.clone());
     Some(wanted)
+}
+
+/// Whether `h2c` is among the protocols of an Upgrade header, each `name [ "/" version ]` (RFC 9110 section 7.8).
+fn offers_h2c(value: &HeaderValue) -> bool {
+    value
+        .as_bytes()
+        .split(|byte| matches!(byte, b',' | b'/'))
+        .any(|name| name.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Marks a message as one that switches protocols.
@@ -120,8 +128,11 @@ mod tests {
             (3, &HeaderValue::from_static("upgrade"))
         );
 
-        headers.insert(UPGRADE, HeaderValue::from_static("h2c"));
-        assert!(prepare(&mut headers).is_none());
-        assert!(!headers.contains_key(UPGRADE) && !headers.contains_key(CONNECTION));
+        for offer in ["h2c", "H2C", "websocket, h2c", "h2c,websocket", "h2c/1"] {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static(offer));
+            assert!(prepare(&mut headers).is_none(), "{offer}");
+            assert!(!headers.contains_key(UPGRADE) && !headers.contains_key(CONNECTION));
+        }
     }
 }

@@ -198,10 +198,11 @@ impl Decoder {
         let Some(end) = end else {
             return Ok(Decoded::More);
         };
-        self.state = State::Done;
         let section = input.split_to(end).freeze();
         let trailers = parse::fields(&section, self.limits.header_count)
             .map_err(|_reason| Malformed::Trailer)?;
+        // Only now: a body that ends in a broken section is not one after which the connection goes on.
+        self.state = State::Done;
         if trailers.is_empty() {
             return Ok(Decoded::End);
         }
