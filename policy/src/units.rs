@@ -85,6 +85,14 @@ pub struct Share {
 impl Share {
     /// Nothing, `0%`.
     pub const NONE: Self = Self { millionths: 0 };
+    /// `20%`.
+    pub const FIFTH: Self = Self {
+        millionths: 200_000,
+    };
+    /// `50%`.
+    pub const HALF: Self = Self {
+        millionths: 500_000,
+    };
     /// Everything, `100%`.
     pub const ALL: Self = Self {
         millionths: 1_000_000,

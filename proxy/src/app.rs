@@ -25,8 +25,8 @@ use crate::drain::Drain;
 use crate::filter::trace::Sampler;
 use crate::identity::Identities;
 use crate::listener::{self, Limit, Sharing};
+use crate::policy::Policies;
 use crate::pool::{Pool, PoolConfig};
-use crate::retry::budget::Budget;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::telemetry::record::Direction;
@@ -75,7 +75,7 @@ struct Parts {
     identities: Identities,
     telemetry: Telemetry,
     sampler: Arc<Sampler>,
-    budget: Arc<Budget>,
+    policies: Policies,
     drain: Drain,
     /// Connections open in all workers.
     open: Arc<AtomicUsize>,
@@ -129,7 +129,7 @@ pub fn start(config: Config) -> anyhow::Result<Bound> {
         identities,
         telemetry,
         sampler,
-        budget: Arc::new(Budget::new(Instant::now())),
+        policies: Policies::new(weft_policy::Policy::default(), &config.namespace),
         drain: drain.clone(),
         open,
         ended,
@@ -320,7 +320,7 @@ fn worker(parts: Parts) -> Rc<Worker> {
         identities,
         telemetry,
         sampler,
-        budget,
+        policies,
         drain,
         ..
     } = parts;
@@ -351,7 +351,7 @@ fn worker(parts: Parts) -> Rc<Worker> {
         pool,
         telemetry,
         sampler,
-        budget,
+        policies,
         drain,
         tasks,
     })

@@ -14,8 +14,8 @@ use crate::drain::Drain;
 use crate::filter::trace::Sampler;
 use crate::http::Limits;
 use crate::identity::Identities;
+use crate::policy::Policies;
 use crate::pool::Pool;
-use crate::retry::budget::Budget;
 use crate::tasks::Tasks;
 use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::record::ConnectionFacts;
@@ -30,7 +30,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Rc<Pool>,
     pub(crate) telemetry: Rc<WorkerTelemetry>,
     pub(crate) sampler: Arc<Sampler>,
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) policies: Policies,
     pub(crate) drain: Drain,
     pub(crate) tasks: Tasks,
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::balance::{Outcome, Picked};
 use crate::cx::Cx;
-use crate::filter::trace;
+use crate::filter::{Passed, trace};
 use crate::http::body::Body;
 use crate::http::grpc;
 use crate::reject::{Caller, Reject};
@@ -26,6 +26,7 @@ pub(crate) struct Exchange {
     request_bytes: Rc<Cell<u64>>,
     /// Counts as pending on its endpoint until the answer is complete.
     picked: Option<Picked>,
+    passed: Option<Passed>,
 }
 
 impl Exchange {
@@ -62,12 +63,18 @@ impl Exchange {
             telemetry: Rc::clone(&cx.worker.telemetry),
             request_bytes,
             picked: None,
+            passed: None,
         })
     }
 
     /// Where it goes.
     pub(crate) fn to(&mut self, destination: DestinationFacts) {
         self.record.destination = Some(destination);
+    }
+
+    /// What passing the filters has brought: held until the answer is complete.
+    pub(crate) fn passed(&mut self, passed: Option<Passed>) {
+        self.passed = passed;
     }
 
     /// Which endpoint's answer it is.
@@ -97,6 +104,9 @@ impl Exchange {
                 })
             }
         };
+        if let Some(passed) = &self.passed {
+            passed.answer(&mut response);
+        }
         let took = self.record.start.elapsed();
         self.record.status = Some(response.status());
         self.record.first_byte = Some(took);

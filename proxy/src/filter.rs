@@ -2,18 +2,53 @@
 
 pub(crate) mod trace;
 
-use http::Request;
+use http::{Request, Response};
+use weft_policy::Policy;
 
 use crate::cx::Cx;
 use crate::http::body::Body;
 use crate::http::headers::{self, CLIENT_ID, XFCC};
+use crate::policy::Active;
 use crate::reject::Reject;
+
+/// The filters that one policy asks for on what comes in, ready to run. A filter that is not asked for is `None`.
+pub(crate) struct Inbound {}
+
+/// What the filters keep over a change of policy.
+#[derive(Default)]
+pub(crate) struct Kept {}
+
+/// What a request that has passed holds on to until its answer is complete, and what it does to the answer.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {}
+
+impl Inbound {
+    /// `None` where `policy` asks for nothing: then nothing is run.
+    pub(crate) fn new(_policy: &Policy, _kept: &Kept) -> Option<Self> {
+        None
+    }
+
+    /// One line a filter.
+    #[expect(clippy::unused_async, reason = "filters that wait will land here")]
+    async fn run(&self, _cx: &Cx, _request: &mut Request<Body>) -> Result<Passed, Reject> {
+        Ok(Passed::default())
+    }
+}
+
+impl Passed {
+    /// What passing adds to the answer.
+    pub(crate) fn answer(&self, _response: &mut Response<Body>) {}
+}
 
 /// Filters of requests for our app.
 ///
 /// # Errors
 /// The request must not reach the app.
-pub(crate) fn inbound(cx: &Cx, request: &mut Request<Body>) -> Result<(), Reject> {
+pub(crate) async fn inbound(
+    cx: &Cx,
+    policy: &Active,
+    request: &mut Request<Body>,
+) -> Result<Option<Passed>, Reject> {
     let map = request.headers_mut();
     // Never from outside: what the app reads here is what this proxy has verified, or nothing.
     map.remove(XFCC);
@@ -23,7 +58,10 @@ pub(crate) fn inbound(cx: &Cx, request: &mut Request<Body>) -> Result<(), Reject
         map.insert(XFCC, caller.xfcc.clone());
         map.insert(CLIENT_ID, caller.client_id.clone());
     }
-    Ok(())
+    match &policy.inbound {
+        None => Ok(None),
+        Some(filters) => Box::pin(filters.run(cx, request)).await.map(Some),
+    }
 }
 
 /// Filters of requests from our app.

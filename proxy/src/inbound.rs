@@ -348,11 +348,13 @@ impl Inbound {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Reject> {
         let switches = upgrade::prepare(request.headers_mut()).is_some();
-        filter::inbound(&self.cx, &mut request)?;
+        let policy = self.cx.worker.policies.current();
+        exchange.passed(filter::inbound(&self.cx, &policy, &mut request).await?);
         exchange.to(self.destination());
         let answer = retry::run(
             request,
             &self.cx.worker,
+            policy.unnamed_calls(),
             exchange.attempts(),
             async |attempt| self.attempt(attempt, interim).await,
         );

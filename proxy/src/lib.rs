@@ -38,6 +38,7 @@ mod admin;
 mod backoff;
 mod discovery;
 mod identity;
+mod policy;
 pub mod redirect;
 mod telemetry;
 

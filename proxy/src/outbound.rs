@@ -37,6 +37,8 @@ use crate::http::upgrade::Upgraded;
 use crate::http::{h2, upgrade};
 use crate::io::Io;
 use crate::orig_dst::{OrigDst, orig_dst};
+use crate::policy::Active;
+use crate::policy::calls::CallPolicy;
 use crate::pool::{Key, Lane, Open};
 use crate::reject::{Caller, Reject};
 use crate::retry::{self, Attempt, Failed, Outcome};
@@ -282,6 +284,7 @@ impl Outbound {
         interim: &Interim,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Reject> {
+        let policy = self.cx.worker.policies.current();
         let route = self.route(&request).await?;
         exchange.to(route.facts(None));
         if *request.method() == Method::CONNECT {
@@ -294,6 +297,7 @@ impl Outbound {
         let answer = retry::run(
             request,
             &self.cx.worker,
+            route.calls(&policy),
             exchange.attempts(),
             async |attempt| self.attempt(attempt, &route, interim, &chosen).await,
         );
@@ -455,6 +459,14 @@ enum Wrap {
 }
 
 impl Route {
+    /// How it is to be called.
+    fn calls<'a>(&self, policy: &'a Active) -> &'a CallPolicy {
+        match self {
+            Self::Service(service) => policy.calls(&service.name),
+            Self::Outside(_) => policy.unnamed_calls(),
+        }
+    }
+
     fn facts(&self, picked: Option<&Picked>) -> DestinationFacts {
         match self {
             Self::Service(service) => DestinationFacts {

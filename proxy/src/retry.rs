@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::cx::Worker;
 use crate::http::body::Body;
 use crate::http::failure::Processed;
+use crate::policy::calls::CallPolicy;
 use crate::reject::Reject;
 use replay::Kept;
 
@@ -53,10 +54,11 @@ pub(crate) enum Outcome {
 pub(crate) async fn run(
     request: Request<Body>,
     worker: &Worker,
+    policy: &CallPolicy,
     attempts: &mut u32,
     attempt: impl AsyncFn(Attempt<'_>) -> Outcome,
 ) -> Result<Response<Body>, Reject> {
-    let budget = &worker.budget;
+    let budget = &policy.budget;
     budget.deposit();
     let (head, body) = request.into_parts();
     let mut once = Some(body);
