@@ -5,9 +5,14 @@
     clippy::indexing_slicing,
     reason = "a scenario that cannot go on has failed"
 )]
+#![expect(
+    clippy::large_futures,
+    reason = "a scenario is one future, and there is one of it"
+)]
 
 mod drain;
 mod h2spec;
+mod hostile;
 mod http;
 mod idle;
 mod interop_grpc;

@@ -104,6 +104,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1<Io> {
         soon(self.io.shutdown()).await.unwrap();
     }
 
+    /// Ends our direction, if the other side is still there.
+    pub async fn finish_quietly(&mut self) {
+        let _gone = soon(self.io.shutdown()).await;
+    }
+
     /// Sends a request without content and reads the answer.
     pub async fn get(&mut self, host: &str, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"))

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod netns;
 pub mod pair;
 pub mod process;
+pub mod recorder;
 pub mod scratch;
 pub mod sidecar;
 pub mod skip;
