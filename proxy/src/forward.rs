@@ -147,35 +147,23 @@ pub(crate) async fn tcp<G>(
     let telemetry = &cx.worker.telemetry;
     let begun = || telemetry.begin_tcp(&cx.facts, record.destination.as_ref());
     match upstream.await {
-        Ok((mut upstream, _held)) => {
-            let mut heard = BytesMut::new();
-            if early == Early::Unknown {
-                let settings = &cx.worker.settings;
-                let first = detect::first_word(&mut io, &mut upstream, settings.detect_timeout);
-                // The copying below meets the same error, and tells of it.
-                if let Ok(Ok((protocol, word))) = timeout(settings.limits.idle_timeout, first).await
-                {
-                    if let Some(speaks) = http_of(protocol) {
-                        return Some((io, speaks));
-                    }
-                    heard = word;
-                }
+        Ok((mut upstream, _held)) => match first(cx, &mut io, &mut upstream, early).await {
+            Ok((Some(speaks), _)) => return Some((io, speaks)),
+            Ok((None, heard)) => {
+                begun();
+                let down = tcp::End::new(io, BytesMut::new());
+                let up = tcp::End::new(upstream, heard);
+                let copied = tcp::forward(down, up, cx.worker.settings.limits.idle_timeout).await;
+                (record.sent, record.received) = (copied.sent, copied.received);
+                record.error = copied.error.as_ref().map(broken);
             }
-            begun();
-            let ends = (
-                tcp::End::new(io, BytesMut::new()),
-                tcp::End::new(upstream, heard),
-            );
-            let copied = tcp::forward(ends.0, ends.1, cx.worker.settings.limits.idle_timeout).await;
-            (record.sent, record.received) = (copied.sent, copied.received);
-            record.error = copied.error.map(|error| {
-                if error.kind() == std::io::ErrorKind::TimedOut {
-                    "idle"
-                } else {
-                    "reset"
-                }
-            });
-        }
+            Err(error) => {
+                begun();
+                record.error = Some(broken(&error));
+                io::reset(&io);
+                io::reset(&upstream);
+            }
+        },
         Err(error) => {
             begun();
             debug!(%error, "opaque connection has nowhere to go");
@@ -185,6 +173,30 @@ pub(crate) async fn tcp<G>(
     }
     telemetry.finish_tcp(&record);
     None
+}
+
+/// Waits for the first word where nothing is known: HTTP that the client speaks, or what the server has said.
+async fn first(
+    cx: &Cx,
+    io: &mut Io,
+    upstream: &mut Io,
+    early: Early,
+) -> std::io::Result<(Option<Speaks>, BytesMut)> {
+    if early == Early::Opaque {
+        return Ok((None, BytesMut::new()));
+    }
+    let settings = &cx.worker.settings;
+    let first = detect::first_word(io, upstream, settings.detect_timeout);
+    let (protocol, heard) = timeout(settings.limits.idle_timeout, first).await??;
+    Ok((http_of(protocol), heard))
+}
+
+fn broken(error: &std::io::Error) -> &'static str {
+    if error.kind() == std::io::ErrorKind::TimedOut {
+        "idle"
+    } else {
+        "reset"
+    }
 }
 
 fn http_of(protocol: Protocol) -> Option<Speaks> {

@@ -3,7 +3,6 @@
 //! The last stage of a connection that is not HTTP, and of one that stopped being it.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,7 +10,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
-use crate::io::Io;
+use crate::io::{self, Io};
 
 /// One end of a tunnel: its stream and what was read of it already.
 #[derive(Debug)]
@@ -34,12 +33,13 @@ pub(crate) struct Copied {
     /// Bytes from upstream to downstream.
     pub(crate) received: u64,
     /// Why it did not end by both sides closing.
-    pub(crate) error: Option<io::Error>,
+    pub(crate) error: Option<std::io::Error>,
 }
 
 /// Copies between `downstream` and `upstream` until both have closed, one fails, or nothing moves for `idle`.
 ///
-/// A half-close (FIN) of one side is passed on, and the other direction goes on (RFC 9293 section 3.6).
+/// A half-close (FIN) of one side is passed on, and the other direction goes on (RFC 9293 section 3.6). A failure of one
+/// side is a reset of both: the end of these bytes is known only by the end of the connection.
 pub(crate) async fn forward(downstream: End, upstream: End, idle: Duration) -> Copied {
     let (mut down, mut up) = (downstream.io, upstream.io);
     let mut there = Pipe::new(downstream.input);
@@ -57,6 +57,10 @@ pub(crate) async fn forward(downstream: End, upstream: End, idle: Duration) -> C
         poll_idle(cx, &mut timer, idle, there.count + back.count, &mut moved)
     })
     .await;
+    if result.is_err() {
+        io::reset(&down);
+        io::reset(&up);
+    }
     Copied {
         sent: there.count,
         received: back.count,
@@ -70,13 +74,13 @@ fn poll_idle(
     idle: Duration,
     now_moved: u64,
     moved: &mut u64,
-) -> Poll<io::Result<()>> {
+) -> Poll<std::io::Result<()>> {
     if now_moved != *moved {
         *moved = now_moved;
         timer.as_mut().reset(Instant::now() + idle);
     }
     ready!(timer.as_mut().poll(cx));
-    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()))
 }
 
 /// One direction.
@@ -103,7 +107,12 @@ impl Pipe {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, from: &mut Io, to: &mut Io) -> io::Result<Poll<()>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Io,
+        to: &mut Io,
+    ) -> std::io::Result<Poll<()>> {
         match self.poll_copy(cx, from, to) {
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
             Poll::Ready(Err(error)) => Err(error),
@@ -116,7 +125,7 @@ impl Pipe {
         cx: &mut Context<'_>,
         from: &mut Io,
         to: &mut Io,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<std::io::Result<()>> {
         loop {
             if self.state == State::Closed {
                 return Poll::Ready(Ok(()));
@@ -124,7 +133,7 @@ impl Pipe {
             while self.buffer.has_remaining() {
                 let count = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer))?;
                 if count == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
                 }
                 self.count += count as u64;
                 self.buffer.advance(count);
@@ -145,7 +154,7 @@ impl Pipe {
         cx: &mut Context<'_>,
         from: &mut Io,
         to: &mut Io,
-    ) -> io::Result<Poll<()>> {
+    ) -> std::io::Result<Poll<()>> {
         self.buffer.reserve(BUFFER);
         match tokio_util::io::poll_read_buf(Pin::new(from), cx, &mut self.buffer) {
             Poll::Ready(Ok(0)) => self.state = State::Closing,

@@ -20,6 +20,8 @@ mod interop_websocket;
 mod mtls;
 mod redirect;
 mod software;
+mod tcp;
+mod upgrade;
 
 /// The proxy, which Cargo builds before these tests.
 const PROXY: &str = env!("CARGO_BIN_EXE_weft-test-proxy");
