@@ -10,6 +10,7 @@
     reason = "a scenario is one future, and there is one of it"
 )]
 
+mod balance;
 mod drain;
 mod h2spec;
 mod hostile;
@@ -19,6 +20,8 @@ mod interop_grpc;
 mod interop_websocket;
 mod mtls;
 mod redirect;
+mod retry;
+mod rotation;
 mod software;
 mod tcp;
 mod upgrade;
