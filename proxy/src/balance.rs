@@ -35,6 +35,11 @@ impl Picked {
         }
     }
 
+    /// Returns how long ago it was chosen: what earlier attempts took elsewhere is not its doing.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.at.elapsed()
+    }
+
     /// Notes that the endpoint took `rtt` to answer.
     pub(crate) fn observe(&self, rtt: Duration, outcome: Outcome) {
         let rtt = match outcome {

@@ -110,17 +110,10 @@ impl Exchange {
         let took = self.record.start.elapsed();
         self.record.status = Some(response.status());
         self.record.first_byte = Some(took);
-        if let Some(picked) = &self.picked {
-            // An error that the app answers with is an answer; a caller that gives up teaches nothing.
-            let reached = self.record.reject.is_none();
-            picked.observe(
-                took,
-                if reached {
-                    Outcome::Answered
-                } else {
-                    Outcome::Failed
-                },
-            );
+        // An error that the app answers with is an answer. What failed was noted when it did, and a caller that gives up
+        // teaches nothing.
+        if let (Some(picked), None) = (&self.picked, self.record.reject) {
+            picked.observe(picked.elapsed(), Outcome::Answered);
         }
         if self.record.grpc {
             self.record.grpc_status = grpc::status(response.headers());

@@ -378,6 +378,9 @@ impl Inbound {
                 reused: false,
                 endpoint: None,
             }),
+            Sent::Failed(failed) if failed.processed == Processed::Maybe && !failed.reused => {
+                Outcome::Final(failed.reject)
+            }
             Sent::Failed(failed) => Outcome::Failed(failed),
         }
     }

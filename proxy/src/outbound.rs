@@ -27,6 +27,7 @@ use crate::exchange::Exchange;
 use crate::filter;
 use crate::forward::{self, Early, Sent};
 use crate::http::body::{Body, Source};
+use crate::http::failure::Processed;
 use crate::http::h1;
 use crate::http::h1::conn::Conn;
 use crate::http::h1::server::Service;
@@ -545,7 +546,7 @@ fn judge(sent: Sent, picked: Option<&Picked>) -> Outcome {
             }
             failed(error.reject(), endpoint)
         }
-        Sent::Failed(failed) => Outcome::Failed(Failed { endpoint, ..failed }),
+        Sent::Failed(failed) => Outcome::Failed(blamed(failed, picked)),
         Sent::Answer(answer) => match picked.filter(|picked| picked.identity.is_some()) {
             None => Outcome::Answer(answer),
             Some(picked) => read_marks(answer, picked, now),
@@ -558,13 +559,47 @@ fn read_marks(answer: Response<Body>, picked: &Picked, now: Instant) -> Outcome 
     if answer.headers().contains_key(headers::DRAINING) {
         picked.take_out(now, DRAINING_FOR);
     }
-    if !answer.headers().contains_key(headers::UNPROCESSED) {
-        return Outcome::Answer(answer);
+    if answer.headers().contains_key(headers::UNPROCESSED) {
+        picked.take_out(now, UNREACHABLE_FOR);
+        return Outcome::HandedBack {
+            answer,
+            endpoint: picked.id,
+        };
     }
-    picked.take_out(now, UNREACHABLE_FOR);
-    Outcome::HandedBack {
-        answer,
-        endpoint: picked.id,
+    match broken_off(answer.headers()) {
+        Some(reject) => Outcome::Failed(blamed(lost(reject), Some(picked))),
+        None => Outcome::Answer(answer),
+    }
+}
+
+/// What the endpoint's proxy says of an app that did not answer is as if we had seen it ourselves.
+fn broken_off(headers: &HeaderMap) -> Option<Reject> {
+    let label = headers.get(headers::REJECT)?;
+    [Reject::UpstreamReset, Reject::UpstreamClosed]
+        .into_iter()
+        .find(|reject| *label == reject.label())
+}
+
+fn lost(reject: Reject) -> Failed {
+    Failed {
+        reject,
+        processed: Processed::Maybe,
+        reused: false,
+        endpoint: None,
+    }
+}
+
+/// Notes a failure with the endpoint. A stale connection and a caller's own failure say nothing of it.
+fn blamed(failed: Failed, picked: Option<&Picked>) -> Failed {
+    if let Some(picked) = picked
+        && !failed.reused
+        && failed.reject != Reject::RequestBody
+    {
+        picked.observe(picked.elapsed(), balance::Outcome::Failed);
+    }
+    Failed {
+        endpoint: picked.map(|picked| picked.id),
+        ..failed
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) enum Outcome {
         endpoint: u64,
     },
     Failed(Failed),
+    /// Whether it is tried again is for the caller's proxy to say, which knows other endpoints.
+    Final(Reject),
 }
 
 /// Makes attempts until one answers or no further one is allowed. The number made goes into `attempts`.
@@ -79,6 +81,7 @@ pub(crate) async fn run(
         let whole = kept.as_ref().is_none_or(Kept::is_whole) && *attempts < MAX_ATTEMPTS;
         match outcome {
             Outcome::Answer(answer) => return Ok(answer),
+            Outcome::Final(reject) => return Err(reject),
             Outcome::HandedBack { answer, endpoint } => {
                 if !whole || avoid.contains(&endpoint) {
                     return Ok(answer);

@@ -87,9 +87,8 @@ async fn what_the_app_may_have_processed_is_sent_again_only_where_that_is_safe()
             "{method} {fields}"
         );
         let count = asked.load(Ordering::Relaxed);
-        assert_eq!(count > 1, again, "{method} {fields}: asked {count} times");
-        // Each of the two proxies may try once more.
-        assert!(count <= 4, "{method} {fields}: asked {count} times");
+        let want = if again { 2 } else { 1 };
+        assert_eq!(count, want, "{method} {fields}");
     }
 }
 
@@ -102,8 +101,8 @@ async fn retries_do_not_become_the_load() {
         assert_eq!(client.get("orders", "/").await.status, 502);
     }
     let count = asked.load(Ordering::Relaxed);
-    // A full budget is 100 retries of each proxy, and a fifth of the requests is earned meanwhile, with 10 a second.
-    assert!(count < 1200, "500 requests became {count}");
+    // A full budget is 100 retries, and a fifth of the requests is earned meanwhile, with 10 a second.
+    assert!((600..800).contains(&count), "500 requests became {count}");
 }
 
 /// A port on which nobody listens.
