@@ -26,7 +26,7 @@ pub(crate) struct Exchange {
     request_bytes: Rc<Cell<u64>>,
     /// Counts as pending on its endpoint until the answer is complete.
     picked: Option<Picked>,
-    passed: Option<Passed>,
+    passed: Passed,
 }
 
 impl Exchange {
@@ -63,7 +63,7 @@ impl Exchange {
             telemetry: Rc::clone(&cx.worker.telemetry),
             request_bytes,
             picked: None,
-            passed: None,
+            passed: Passed::default(),
         })
     }
 
@@ -72,9 +72,9 @@ impl Exchange {
         self.record.destination = Some(destination);
     }
 
-    /// What passing the filters has brought: held until the answer is complete.
-    pub(crate) fn passed(&mut self, passed: Option<Passed>) {
-        self.passed = passed;
+    /// What the filters leave behind: held until the answer is complete.
+    pub(crate) fn passed(&mut self) -> &mut Passed {
+        &mut self.passed
     }
 
     /// Which endpoint's answer it is.
@@ -104,9 +104,7 @@ impl Exchange {
                 })
             }
         };
-        if let Some(passed) = &self.passed {
-            passed.answer(&mut response);
-        }
+        self.passed.answer(&mut response);
         let took = self.record.start.elapsed();
         self.record.status = Some(response.status());
         self.record.first_byte = Some(took);

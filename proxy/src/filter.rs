@@ -7,7 +7,7 @@ use weft_policy::Policy;
 
 use crate::cx::Cx;
 use crate::http::body::Body;
-use crate::http::headers::{self, CLIENT_ID, XFCC};
+use crate::http::headers::{CLIENT_ID, XFCC, strip_mesh};
 use crate::policy::Active;
 use crate::reject::Reject;
 
@@ -18,7 +18,7 @@ pub(crate) struct Inbound {}
 #[derive(Default)]
 pub(crate) struct Kept {}
 
-/// What a request that has passed holds on to until its answer is complete, and what it does to the answer.
+/// What a request holds on to until its answer is complete, and what it does to the answer, be it the app's or a refusal.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {}
 
@@ -28,10 +28,15 @@ impl Inbound {
         None
     }
 
-    /// One line a filter.
+    /// One line a filter. What passes leaves its traces in `passed`, which also sees the answer to what is refused.
     #[expect(clippy::unused_async, reason = "filters that wait will land here")]
-    async fn run(&self, _cx: &Cx, _request: &mut Request<Body>) -> Result<Passed, Reject> {
-        Ok(Passed::default())
+    async fn run(
+        &self,
+        _cx: &Cx,
+        _request: &mut Request<Body>,
+        _passed: &mut Passed,
+    ) -> Result<(), Reject> {
+        Ok(())
     }
 }
 
@@ -48,19 +53,20 @@ pub(crate) async fn inbound(
     cx: &Cx,
     policy: &Active,
     request: &mut Request<Body>,
-) -> Result<Option<Passed>, Reject> {
+    passed: &mut Passed,
+) -> Result<(), Reject> {
     let map = request.headers_mut();
     // Never from outside: what the app reads here is what this proxy has verified, or nothing.
     map.remove(XFCC);
     map.remove(CLIENT_ID);
-    headers::strip_mesh(map);
+    strip_mesh(map);
     if let Some(caller) = &cx.caller {
         map.insert(XFCC, caller.xfcc.clone());
         map.insert(CLIENT_ID, caller.client_id.clone());
     }
     match &policy.inbound {
-        None => Ok(None),
-        Some(filters) => Box::pin(filters.run(cx, request)).await.map(Some),
+        None => Ok(()),
+        Some(filters) => Box::pin(filters.run(cx, request, passed)).await,
     }
 }
 
@@ -72,6 +78,6 @@ pub(crate) fn outbound(_cx: &Cx, request: &mut Request<Body>) -> Result<(), Reje
     let map = request.headers_mut();
     map.remove(XFCC);
     map.remove(CLIENT_ID);
-    headers::strip_mesh(map);
+    strip_mesh(map);
     Ok(())
 }

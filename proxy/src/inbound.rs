@@ -349,7 +349,7 @@ impl Inbound {
     ) -> Result<Response<Body>, Reject> {
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         let policy = self.cx.worker.policies.current();
-        exchange.passed(filter::inbound(&self.cx, &policy, &mut request).await?);
+        filter::inbound(&self.cx, &policy, &mut request, exchange.passed()).await?;
         exchange.to(self.destination());
         let answer = retry::run(
             request,
