@@ -249,6 +249,7 @@ fn endpoints(sources: &Sources) -> serde_json::Value {
                 json!({
                     "address": endpoint.address.to_string(),
                     "dial": endpoint.dial().to_string(),
+                    "zone": member.zone.as_deref(),
                     "identity": endpoint.identity.as_ref().map(ToString::to_string),
                     "available": endpoint.is_available(now),
                     "pending": endpoint.pending(),

@@ -1,20 +1,25 @@
-//! Chooses an endpoint of a service, once a request.
+//! Chooses an endpoint of a service, once an attempt.
 //!
-//! `retry` calls it for each attempt; `pool` then finds a connection to what was picked. Two endpoints are drawn by weight
-//! and the less loaded one wins (power of two choices). The load is the expected latency times what runs there already.
-//! Differences in latency that mean nothing, below a factor of two, are left to the draw: so equals get equal shares, and
-//! weights hold. Which endpoints exist is up to `discovery`.
+//! `retry` calls it for each attempt; `pool` then finds a connection to what was picked. Policy names the algorithm, each a
+//! file below; here is what they have in common: tiers and zones, who is passed over, and how much of its weight a new
+//! endpoint has. Which endpoints exist is up to `discovery`.
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use weft_policy::balance::{Algorithm, Balance, Locality};
 
 use crate::discovery::Service;
 use crate::discovery::endpoint::{Endpoint, Endpoints, Member, Tier};
 
+mod draw;
 pub(crate) mod ewma;
+pub(crate) mod hash;
+mod least_loaded;
+mod locality;
+mod round_robin;
 
 /// An endpoint chosen for a request; counts as load of the endpoint while it lives.
 ///
@@ -73,111 +78,86 @@ pub(crate) enum Outcome {
     Failed,
 }
 
-/// Picks an endpoint of `service`, one whose id is not in `avoid` if there is any.
+/// What is asked of a pick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish<'a> {
+    /// The service's own.
+    pub(crate) balance: &'a Balance,
+    /// What [`hash::key`] read from the request.
+    pub(crate) key: Option<u64>,
+    /// Ids of endpoints that are to be passed over while there are others.
+    pub(crate) avoid: &'a [u64],
+    pub(crate) now: Instant,
+}
+
+/// Picks an endpoint of `service`, one that is not to be avoided if there is any.
 ///
-/// `None` only if the service has no endpoint of a weight above zero: where all are taken out, the one that was taken out
-/// first is tried again, so that a lone endpoint is never left out.
-pub(crate) fn pick(service: &Service, avoid: &[u64], now: Instant) -> Option<Picked> {
+/// `None` only if the service has no endpoint of a weight above zero, or none in our zone where it must be: where all are
+/// taken out, the one that was taken out first is tried again, so that a lone endpoint is never left out.
+pub(crate) fn pick(service: &Service, wish: &Wish<'_>) -> Option<Picked> {
     let endpoints = service.endpoints();
-    let chosen = among(&endpoints, now, |endpoint| !avoid.contains(&endpoint.id))
-        .or_else(|| among(&endpoints, now, |_| true))
-        .or_else(|| least_recently_taken_out(&endpoints, avoid));
-    chosen.map(|member| Picked::new(member, now))
+    let wanted = |endpoint: &Endpoint| !wish.avoid.contains(&endpoint.id);
+    let chosen = among(service, &endpoints, wish, wanted)
+        .or_else(|| among(service, &endpoints, wish, |_| true))
+        .or_else(|| least_recently_taken_out(&endpoints, wish));
+    chosen.map(|member| Picked::new(member, wish.now))
 }
 
 /// The choice among the available endpoints that are `wanted`, from the first tier that has any.
-fn among(
-    endpoints: &Endpoints,
-    now: Instant,
+fn among<'a>(
+    service: &Service,
+    endpoints: &'a Endpoints,
+    wish: &Wish<'_>,
     wanted: impl Fn(&Endpoint) -> bool,
-) -> Option<&Member> {
-    let eligible = |member: &Member| {
-        member.weight > 0 && member.endpoint.is_available(now) && wanted(&member.endpoint)
+) -> Option<&'a Member> {
+    let open = |member: &Member| {
+        let is_open =
+            member.weight > 0 && member.endpoint.is_available(wish.now) && wanted(&member.endpoint);
+        if is_open { warmth(member, wish) } else { 0 }
     };
     endpoints.tiers().iter().find_map(|tier| {
-        let first = draw(tier, eligible)?;
-        let second = draw(tier, |member| {
-            eligible(member) && member.endpoint.id != first.endpoint.id
-        });
-        Some(second.map_or(first, |second| lighter(tier, first, second, now)))
+        let parts = locality::parts(tier, wish.balance.locality, open);
+        let mut parts = parts.into_iter().flatten();
+        parts.find_map(|part| one_of(service, part, wish, open))
     })
 }
 
-/// Draws an eligible member by weight.
-fn draw(tier: &Tier, eligible: impl Fn(&Member) -> bool) -> Option<&Member> {
-    let total = tier.total();
-    if total == 0 {
-        return None;
-    }
-    // A rejected draw is repeated, which keeps the weights' proportions; most members are eligible most of the time.
-    let mut draws = (0..MAX_DRAWS).filter_map(|_| tier.drawn(fastrand::u64(..total)));
-    draws
-        .find(|member| eligible(member))
-        .or_else(|| draw_from_eligible(tier, &eligible))
-}
-
-/// Draws by weight when few are eligible: exact, but walks the whole tier.
-fn draw_from_eligible(tier: &Tier, eligible: impl Fn(&Member) -> bool) -> Option<&Member> {
-    let total: u64 = tier
-        .members()
-        .iter()
-        .filter(|member| eligible(member))
-        .map(|member| u64::from(member.weight))
-        .sum();
-    let mut at = (total > 0).then(|| fastrand::u64(..total))?;
-    tier.members()
-        .iter()
-        .filter(|member| eligible(member))
-        .find(|member| {
-            let weight = u64::from(member.weight);
-            let found = at < weight;
-            at = at.saturating_sub(weight);
-            found
-        })
-}
-
-/// The one of two with less load; the first where they are equal, as it was drawn by weight.
-fn lighter<'a>(tier: &Tier, first: &'a Member, second: &'a Member, now: Instant) -> &'a Member {
-    let (one, other) = latencies(&first.endpoint, &second.endpoint, now);
-    if load(tier, second, other) < load(tier, first, one) {
-        second
-    } else {
-        first
+fn one_of<'a>(
+    service: &Service,
+    tier: &'a Tier,
+    wish: &Wish<'_>,
+    open: impl Fn(&Member) -> u32 + Copy,
+) -> Option<&'a Member> {
+    match (&wish.balance.algorithm, wish.key) {
+        (Algorithm::LeastLoaded, _) | (Algorithm::Hash(_), None) => {
+            least_loaded::choose(tier, wish.now, open)
+        }
+        (Algorithm::RoundRobin, _) => round_robin::choose(tier, &service.turns, open),
+        (Algorithm::Random, _) => draw::draw(tier, open),
+        (Algorithm::Hash(_), Some(key)) => hash::choose(tier, key, open),
     }
 }
 
-/// Expected latencies in seconds, made equal where the difference is too small to act on.
-fn latencies(first: &Endpoint, second: &Endpoint, now: Instant) -> (f64, f64) {
-    // What was never measured counts like its rival: a new endpoint gets its share from the start.
-    let (Some(first), Some(second)) = (first.latency(now), second.latency(now)) else {
-        return (1.0, 1.0);
+/// How much of a member's weight counts, in thousandths: from a tenth, when it is new, to all of it.
+fn warmth(member: &Member, wish: &Wish<'_>) -> u32 {
+    let Some(warmup) = wish.balance.warmup else {
+        return draw::WHOLE;
     };
-    let (first, second) = (
-        (first + NEGLIGIBLE).as_secs_f64(),
-        (second + NEGLIGIBLE).as_secs_f64(),
-    );
-    if first < second * COMPARABLE && second < first * COMPARABLE {
-        return (1.0, 1.0);
-    }
-    (first, second)
-}
-
-/// What a further request would wait for: latency times the queue, which may be longer where the weight is higher.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "weights and counts are far below 2^52"
-)]
-fn load(tier: &Tier, member: &Member, latency: f64) -> f64 {
-    let mean = tier.total() as f64 / tier.members().len().max(1) as f64;
-    latency * (1.0 + f64::from(member.endpoint.pending()) * mean / f64::from(member.weight.max(1)))
+    let age = member.endpoint.age(wish.now).as_millis();
+    let grown = age * u128::from(draw::WHOLE) / warmup.as_millis().max(1);
+    let grown = u32::try_from(grown).unwrap_or(draw::WHOLE);
+    grown.clamp(draw::WHOLE / 10, draw::WHOLE)
 }
 
 /// The last resort: who was out the longest has the best chance to be back.
-fn least_recently_taken_out<'a>(endpoints: &'a Endpoints, avoid: &[u64]) -> Option<&'a Member> {
-    let weighty = endpoints.iter().filter(|member| member.weight > 0);
-    weighty.min_by_key(|member| {
+fn least_recently_taken_out<'a>(endpoints: &'a Endpoints, wish: &Wish<'_>) -> Option<&'a Member> {
+    let strict = wish.balance.locality == Locality::Strict;
+    let eligible = endpoints
+        .iter()
+        .filter(|member| member.weight > 0 && (member.near || !strict));
+    eligible.min_by_key(|member| {
         (
-            avoid.contains(&member.endpoint.id),
+            wish.avoid.contains(&member.endpoint.id),
             member.endpoint.taken_out_at(),
         )
     })
@@ -185,15 +165,6 @@ fn least_recently_taken_out<'a>(endpoints: &'a Endpoints, avoid: &[u64]) -> Opti
 
 /// What a failure counts as at least, however quickly it came: failing fast must not attract traffic.
 const FAILURE_COST: Duration = Duration::from_secs(1);
-
-/// Latencies are told apart only above this.
-const NEGLIGIBLE: Duration = Duration::from_millis(1);
-
-/// Ratio up to which latencies count as equal.
-const COMPARABLE: f64 = 2.0;
-
-/// Draws before the tier is walked.
-const MAX_DRAWS: usize = 8;
 
 #[cfg(test)]
 mod tests;

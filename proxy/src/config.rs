@@ -52,6 +52,7 @@ pub struct Config {
     pub(crate) workload: String,
     pub(crate) pod_name: Option<String>,
     pub(crate) version_label: Option<String>,
+    pub(crate) zone: Option<String>,
 
     /// Never set together with `identity_dir`; without either there is no mesh identity.
     pub(crate) ca_address: Option<String>,
@@ -135,6 +136,7 @@ impl Config {
             tls_ports: env.or("WEFT_TLS_PORTS", "", PORTS),
             workers: env.or_else("WEFT_WORKERS", "the CPU limit rounded up, 1 without one", WORKERS, cpus::limit),
 
+            zone: env.optional("WEFT_ZONE", NAME),
             spiffe_id: identity(env, &trust_domain, &namespace, &service_account),
             ca_address: env.optional("WEFT_CA_ADDRESS", HTTPS_URL),
             ca_root: env.or("WEFT_CA_ROOT", "/var/run/secrets/weft/ca.crt", PATH),

@@ -46,6 +46,7 @@ pub(crate) fn start(
     let discovery = DiscoveryConfig {
         services_file: config.services_file.clone(),
         namespace: config.namespace.clone(),
+        zone: config.zone.clone(),
         dns: DnsSource::System,
     };
     let (discovery, supply) = Discovery::new(discovery).context("read the services file")?;

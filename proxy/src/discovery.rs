@@ -38,6 +38,8 @@ pub(crate) struct DiscoveryConfig {
     pub(crate) services_file: Option<PathBuf>,
     /// The proxy's own: that of names without a namespace.
     pub(crate) namespace: String,
+    /// Where the proxy runs, if that is known.
+    pub(crate) zone: Option<String>,
     pub(crate) dns: DnsSource,
 }
 
@@ -76,9 +78,10 @@ impl Discovery {
             .map(|path| ServicesFile::new(path, &config.namespace));
         if let Some(file) = &file {
             let services = file.read()?;
+            let empty = Directory::in_zone(config.zone.as_deref());
             shared
                 .directory
-                .store(Arc::new(Directory::new(services, &config.namespace)));
+                .store(Arc::new(empty.updated(services, &config.namespace)));
         }
         let (questions, asked) = mpsc::channel(MAX_QUESTIONS);
         let supply = Supply {
@@ -194,6 +197,8 @@ pub(crate) struct Service {
     pub(crate) name: Arc<ServiceName>,
     /// What is spoken there, if the operator said so.
     pub(crate) protocol: Option<AppProtocol>,
+    /// Turns that were taken, for those who take turns.
+    pub(crate) turns: AtomicU64,
     endpoints: ArcSwap<Endpoints>,
 }
 
@@ -206,6 +211,7 @@ impl Service {
         Self {
             name,
             protocol,
+            turns: AtomicU64::new(0),
             endpoints: ArcSwap::from_pointee(endpoints),
         }
     }
@@ -225,7 +231,7 @@ impl Service {
     }
 
     /// Replaces the endpoints; those that are gone from the service are retired by the caller.
-    fn set_endpoints(&self, endpoints: Endpoints) {
+    pub(crate) fn set_endpoints(&self, endpoints: Endpoints) {
         self.endpoints.store(Arc::new(endpoints));
     }
 }

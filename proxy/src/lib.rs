@@ -31,6 +31,7 @@ mod pool;
 mod reject;
 mod retry;
 mod rewind;
+mod rotation;
 mod tcp;
 mod tls;
 

@@ -15,8 +15,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep};
 use tracing::debug;
+use weft_policy::balance::Balance;
 
-use crate::balance::{self, Picked};
+use crate::balance::{self, Picked, Wish};
 use crate::connect::{self, ConnectError, Target};
 use crate::cx::{Cx, Worker};
 use crate::detect::{self, Patience, Protocol};
@@ -142,6 +143,15 @@ struct LastCalled {
     until: Instant,
 }
 
+/// One request on its way.
+struct Call<'a> {
+    route: &'a Route,
+    calls: &'a CallPolicy,
+    interim: &'a Interim,
+    /// The endpoint of the latest attempt.
+    chosen: RefCell<Option<Picked>>,
+}
+
 /// Where a request goes.
 enum Route {
     /// To an endpoint of a known service.
@@ -205,7 +215,13 @@ impl Outbound {
         };
         let route = self.route_address(address);
         let destination = route.facts(None);
-        forward::tcp(&self.cx, io, early, destination, self.dial(&route, wrap)).await
+        // A copy, for the connection must not hold the policy of its first moment.
+        let balance = {
+            let policy = self.cx.worker.policies.current();
+            route.calls(&policy).calls.balance.clone()
+        };
+        let upstream = self.dial(&route, wrap, &balance);
+        forward::tcp(&self.cx, io, early, destination, upstream).await
     }
 
     fn route_address(&self, address: SocketAddr) -> Route {
@@ -220,6 +236,7 @@ impl Outbound {
         &self,
         route: &Route,
         wrap: Wrap,
+        balance: &Balance,
     ) -> Result<(Io, (Open, Option<Picked>)), ConnectError> {
         let worker = &self.cx.worker;
         let Route::Service(service) = route else {
@@ -230,9 +247,15 @@ impl Outbound {
                 .map(|(io, open)| (io, (open, None)));
         };
         let mut avoid = Vec::new();
+        let key = balance::hash::key(balance, &HeaderMap::new(), self.cx.facts.client.ip());
         loop {
-            let now = Instant::now();
-            let Some(picked) = balance::pick(service, &avoid, now) else {
+            let wish = Wish {
+                balance,
+                key,
+                avoid: &avoid,
+                now: Instant::now(),
+            };
+            let Some(picked) = balance::pick(service, &wish) else {
                 return self
                     .lane(route, None)
                     .opaque()
@@ -289,21 +312,27 @@ impl Outbound {
         let route = self.route(&request).await?;
         exchange.to(route.facts(None));
         if *request.method() == Method::CONNECT {
-            return Box::pin(self.connect(&route, exchange)).await;
+            let balance = &route.calls(&policy).calls.balance;
+            return Box::pin(self.connect(&route, balance, exchange)).await;
         }
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         self.add_host(&mut request);
         filter::outbound(&self.cx, &mut request)?;
-        let chosen = RefCell::new(None);
+        let call = Call {
+            route: &route,
+            calls: route.calls(&policy),
+            interim,
+            chosen: RefCell::new(None),
+        };
         let answer = retry::run(
             request,
             &self.cx.worker,
-            route.calls(&policy),
+            call.calls,
             exchange.attempts(),
-            async |attempt| self.attempt(attempt, &route, interim, &chosen).await,
+            async |attempt| self.attempt(attempt, &call).await,
         );
         let answer = answer.await;
-        let picked: Option<Picked> = chosen.into_inner();
+        let picked: Option<Picked> = call.chosen.into_inner();
         exchange.to(route.facts(picked.as_ref()));
         let meshed = picked
             .as_ref()
@@ -363,17 +392,10 @@ impl Outbound {
         }
     }
 
-    async fn attempt(
-        &self,
-        attempt: Attempt<'_>,
-        route: &Route,
-        interim: &Interim,
-        chosen: &RefCell<Option<Picked>>,
-    ) -> Outcome {
-        let now = Instant::now();
-        let picked = match route {
+    async fn attempt(&self, attempt: Attempt<'_>, call: &Call<'_>) -> Outcome {
+        let picked = match call.route {
             Route::Outside(_) => None,
-            Route::Service(service) => match self.pick(service, &attempt, chosen, now) {
+            Route::Service(service) => match self.pick(service, &attempt, call) {
                 Some(picked) => Some(picked),
                 None => return failed(Reject::NoEndpoint, None),
             },
@@ -384,10 +406,10 @@ impl Outbound {
         {
             return failed(Reject::Loop, None);
         }
-        let lane = self.lane(route, picked.as_ref());
-        let sent = forward::send(&lane, attempt, interim, &self.cx.worker).await;
+        let lane = self.lane(call.route, picked.as_ref());
+        let sent = forward::send(&lane, attempt, call.interim, &self.cx.worker).await;
         let outcome = judge(sent, picked.as_ref());
-        *chosen.borrow_mut() = picked;
+        *call.chosen.borrow_mut() = picked;
         outcome
     }
 
@@ -403,23 +425,35 @@ impl Outbound {
         &self,
         service: &Destination,
         attempt: &Attempt<'_>,
-        chosen: &RefCell<Option<Picked>>,
-        now: Instant,
+        call: &Call<'_>,
     ) -> Option<Picked> {
-        let again = chosen
+        let again = call
+            .chosen
             .borrow_mut()
             .take()
             .filter(|picked| attempt.fresh && !attempt.avoid.contains(&picked.id));
-        again.or_else(|| balance::pick(service, attempt.avoid, now))
+        let balance = &call.calls.calls.balance;
+        let client = self.cx.facts.client.ip();
+        again.or_else(|| {
+            let wish = Wish {
+                balance,
+                key: balance::hash::key(balance, &attempt.head.headers, client),
+                avoid: attempt.avoid,
+                now: Instant::now(),
+            };
+            balance::pick(service, &wish)
+        })
     }
 
     /// CONNECT: the tunnel's far end (RFC 9110 section 9.3.6).
     async fn connect(
         &self,
         route: &Route,
+        balance: &Balance,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Reject> {
-        let (io, (open, picked)) = self.dial(route, Wrap::Mesh).await.map_err(|error| {
+        let dialled = self.dial(route, Wrap::Mesh, balance).await;
+        let (io, (open, picked)) = dialled.map_err(|error| {
             debug!(%error, "tunnel has nowhere to go");
             error.reject()
         })?;

@@ -22,6 +22,7 @@ fn sources() -> Sources {
     let discovery = DiscoveryConfig {
         services_file: None,
         namespace: config.namespace.clone(),
+        zone: None,
         dns: DnsSource::Servers(Vec::new()),
     };
     Sources {

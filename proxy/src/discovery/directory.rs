@@ -16,14 +16,20 @@ use crate::discovery::name::Key;
 
 #[derive(Debug, Default)]
 pub(in crate::discovery) struct Directory {
+    /// The proxy's own.
+    zone: Option<Arc<str>>,
     services: Vec<Arc<Service>>,
     by_key: HashMap<Box<[u8]>, Arc<Service>>,
     by_address: HashMap<SocketAddr, Arc<Service>>,
 }
 
 impl Directory {
-    pub(in crate::discovery) fn new(declared: Vec<DeclaredService>, namespace: &str) -> Self {
-        Self::default().updated(declared, namespace)
+    /// An empty one, of a proxy that runs in `zone`.
+    pub(in crate::discovery) fn in_zone(zone: Option<&str>) -> Self {
+        Self {
+            zone: zone.map(Arc::from),
+            ..Self::default()
+        }
     }
 
     /// The next directory. Services and endpoints that are the same in it are the same objects; endpoints that are not in
@@ -34,7 +40,7 @@ impl Directory {
         namespace: &str,
     ) -> Self {
         let before = self.endpoints();
-        let mut next = Self::default();
+        let mut next = Self::in_zone(self.zone.as_deref());
         for service in declared {
             next.add(self.carried_over(&service), &service, namespace);
         }
@@ -68,7 +74,8 @@ impl Directory {
         let before =
             Key::new(&declared.name.host, declared.name.port).and_then(|key| self.by_key(&key));
         let known = before.as_ref().map(|service| service.endpoints());
-        let endpoints = merged(known.as_deref().map(|known| &**known), &declared.endpoints);
+        let known = known.as_deref().map(|known| &**known);
+        let endpoints = merged(known, &declared.endpoints, self.zone.as_deref());
         match before {
             Some(service) if service.protocol == declared.protocol => {
                 service.set_endpoints(endpoints);
@@ -124,13 +131,19 @@ impl Directory {
 }
 
 /// `declared` as endpoints, with the objects that `before` has for them.
-fn merged(before: Option<&Endpoints>, declared: &[DeclaredEndpoint]) -> Endpoints {
+fn merged(
+    before: Option<&Endpoints>,
+    declared: &[DeclaredEndpoint],
+    own_zone: Option<&str>,
+) -> Endpoints {
     let known: HashMap<SocketAddr, &Arc<Endpoint>> = before
         .iter()
         .flat_map(|before| before.iter())
         .map(|member| (member.endpoint.address, &member.endpoint))
         .collect();
     let now = Instant::now();
+    // Where nothing is known of zones, theirs or ours, all are near.
+    let zoned = own_zone.filter(|_| declared.iter().any(|endpoint| endpoint.zone.is_some()));
     let members = declared.iter().map(|declared| {
         let same = known
             .get(&declared.address)
@@ -143,6 +156,8 @@ fn merged(before: Option<&Endpoints>, declared: &[DeclaredEndpoint]) -> Endpoint
             endpoint,
             weight: declared.weight,
             priority: 0,
+            zone: declared.zone.clone(),
+            near: zoned.is_none_or(|own| declared.zone.as_deref() == Some(own)),
         }
     });
     Endpoints::new(members.collect())

@@ -4,14 +4,16 @@
 //! one is chosen is decided in `balance`; who creates and retires them is `directory` and `dns`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_policy::spiffe::SpiffeId;
 
 use crate::balance::ewma::Estimate;
+use crate::balance::hash;
+use crate::rotation::Rotation;
 
 /// One address of a service.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct Endpoint {
     pub(crate) inbound: Option<SocketAddr>,
     /// What the endpoint must prove to be; `None` means that it is outside the mesh.
     pub(crate) identity: Option<SpiffeId>,
+    /// Its place among hashes: of the address, so that all proxies agree on it.
+    pub(crate) point: u64,
     first_seen: Instant,
     latency: Estimate,
     pending: AtomicU32,
@@ -45,6 +49,7 @@ impl Endpoint {
             address,
             inbound,
             identity,
+            point: hash::of(address.to_string().as_bytes()),
             first_seen: now,
             latency: Estimate::default(),
             pending: AtomicU32::new(0),
@@ -110,7 +115,8 @@ impl Endpoint {
         self.retired.store(true, Ordering::Relaxed);
     }
 
-    fn age(&self, now: Instant) -> Duration {
+    /// How long it is known.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.first_seen)
     }
 
@@ -159,14 +165,31 @@ pub(crate) struct Member {
     pub(crate) weight: u32,
     /// Lower is preferred.
     pub(crate) priority: u32,
+    /// Where it runs, if that is known.
+    pub(crate) zone: Option<Arc<str>>,
+    /// Of our own zone, or nothing is known of zones.
+    pub(crate) near: bool,
 }
 
 /// Endpoints of equal priority, ready for a draw by weight.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tier {
     members: Vec<Member>,
     /// Running sum of the weights; its last entry is the total.
     sums: Vec<u64>,
+    even: bool,
+    zones: Option<Box<Zones>>,
+    /// Made when it is first asked for.
+    rotation: OnceLock<Rotation>,
+}
+
+/// The endpoints of a tier, by nearness.
+#[derive(Debug)]
+pub(crate) struct Zones {
+    /// Of our own zone; may be empty.
+    pub(crate) near: Tier,
+    /// The others, at least one.
+    pub(crate) far: Tier,
 }
 
 impl Tier {
@@ -177,7 +200,17 @@ impl Tier {
             total
         };
         let sums = members.iter().map(running).collect();
-        Self { members, sums }
+        let even = members.windows(2).all(|pair| match pair {
+            [one, other] => one.weight == other.weight,
+            _ => true,
+        });
+        Self {
+            zones: Zones::new(&members).map(Box::new),
+            members,
+            sums,
+            even,
+            rotation: OnceLock::new(),
+        }
     }
 
     pub(crate) fn members(&self) -> &[Member] {
@@ -192,6 +225,39 @@ impl Tier {
 
     pub(crate) fn total(&self) -> u64 {
         self.sums.last().copied().unwrap_or(0)
+    }
+
+    /// Whether all weights are the same.
+    pub(crate) fn even(&self) -> bool {
+        self.even
+    }
+
+    /// `None` where all are near.
+    pub(crate) fn zones(&self) -> Option<&Zones> {
+        self.zones.as_deref()
+    }
+
+    /// The order in which members take turns.
+    pub(crate) fn rotation(&self) -> &Rotation {
+        self.rotation.get_or_init(|| {
+            let weights: Vec<u32> = self.members.iter().map(|member| member.weight).collect();
+            Rotation::new(&weights)
+        })
+    }
+}
+
+impl Zones {
+    fn new(members: &[Member]) -> Option<Self> {
+        let (near, far): (Vec<_>, Vec<_>) = members.iter().cloned().partition(|one| one.near);
+        // Parts are all near or all far in themselves, and are not divided further.
+        let divided = |members: Vec<Member>| {
+            let alike = members.into_iter().map(|one| Member { near: true, ..one });
+            Tier::new(alike.collect())
+        };
+        (!far.is_empty()).then(|| Self {
+            near: divided(near),
+            far: divided(far),
+        })
     }
 }
 

@@ -11,10 +11,6 @@ use crate::retry::budget::Budget;
 /// How one service is called, ready to run.
 pub(crate) struct CallPolicy {
     /// As the operator wrote it.
-    #[expect(
-        dead_code,
-        reason = "retry, timeouts, routes and the rest read it as they land"
-    )]
     pub(crate) calls: Calls,
     /// Retries as a share of requests.
     pub(crate) budget: Arc<Budget>,

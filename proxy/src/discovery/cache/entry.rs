@@ -138,6 +138,8 @@ fn update(service: &Service, answer: &Answer, now: Instant) {
                 endpoint: same.map_or_else(new, Arc::clone),
                 weight: target.weight,
                 priority: target.priority,
+                zone: None,
+                near: true,
             }
         });
     }

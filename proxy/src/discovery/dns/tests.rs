@@ -506,6 +506,7 @@ fn config(servers: Vec<SocketAddr>) -> DiscoveryConfig {
     DiscoveryConfig {
         services_file: None,
         namespace: "default".into(),
+        zone: None,
         dns: DnsSource::Servers(servers),
     }
 }

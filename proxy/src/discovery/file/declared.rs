@@ -11,6 +11,7 @@
 //!     inbound: 10.0.0.1:15006   # the proxy to dial instead, where nothing redirects
 //!     identity: spiffe://cluster.local/ns/shop/sa/orders
 //!     weight: 1                 # 0 gets nothing
+//!     zone: eu-west-1a          # where it runs, compared with WEFT_ZONE
 //! ```
 //!
 //! Unknown and repeated fields are refused. All mistakes in values are found at once; one in the structure (YAML syntax,
@@ -20,6 +21,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::net::{AddrParseError, IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -47,6 +49,7 @@ pub(in crate::discovery) struct DeclaredEndpoint {
     inbound: Option<SocketAddr>,
     identity: Option<SpiffeId>,
     pub(in crate::discovery) weight: u32,
+    pub(in crate::discovery) zone: Option<Arc<str>>,
 }
 
 impl DeclaredEndpoint {
@@ -54,7 +57,7 @@ impl DeclaredEndpoint {
         Endpoint::new(self.address, self.inbound, self.identity.clone(), now)
     }
 
-    /// Whether `endpoint` is the one that is declared here; its weight may differ.
+    /// Whether `endpoint` is the one that is declared here; its weight and zone may differ.
     pub(in crate::discovery) fn describes(&self, endpoint: &Endpoint) -> bool {
         (self.address, self.inbound, &self.identity)
             == (endpoint.address, endpoint.inbound, &endpoint.identity)
@@ -147,6 +150,7 @@ struct RawEndpoint {
     inbound: Option<Text>,
     identity: Option<Text>,
     weight: Option<Text>,
+    zone: Option<Text>,
 }
 
 /// A scalar and where it stands.
@@ -196,6 +200,7 @@ impl Check<'_> {
         let inbound = self.read_option("inbound", raw.inbound.as_ref(), socket_address);
         let identity = self.read_option("identity", raw.identity.as_ref(), SpiffeId::parse);
         let weight = self.read_option("weight", raw.weight.as_ref(), weight);
+        let zone = self.read_option("zone", raw.zone.as_ref(), zone);
         if let (Some(inbound), None) = (&raw.inbound, &raw.identity) {
             self.mistake(
                 "inbound",
@@ -208,6 +213,7 @@ impl Check<'_> {
             inbound: inbound?,
             identity: identity?,
             weight: weight?.unwrap_or(1),
+            zone: zone?,
         })
     }
 
@@ -294,6 +300,14 @@ fn weight(text: &str) -> Result<u32, &'static str> {
         .ok_or("it is no whole number from 0 to 1000000")
 }
 
+fn zone(text: &str) -> Result<Arc<str>, &'static str> {
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let valid = !text.is_empty() && text.len() <= MAX_ZONE_BYTES && text.bytes().all(named);
+    valid
+        .then(|| text.into())
+        .ok_or("it is no name of 1 to 63 letters, digits, '-', '.' and '_'")
+}
+
 fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
     let parsed: Result<SocketAddr, AddrParseError> = text.parse();
     match parsed {
@@ -322,6 +336,9 @@ fn options() -> serde_saphyr::Options {
 
 /// Keeps sums of weights far from overflow, and finer shares than a millionth make no sense.
 const MAX_WEIGHT: u32 = 1_000_000;
+
+/// As long as the value of a label in Kubernetes, where zones are named.
+const MAX_ZONE_BYTES: usize = 63;
 
 /// Of a wrong value, so that a log line stays one.
 const MAX_SHOWN_CHARS: usize = 100;

@@ -164,6 +164,7 @@ fn following(path: &Path) -> Result<(Discovery, Supply), FileError> {
     Discovery::new(DiscoveryConfig {
         services_file: Some(path.into()),
         namespace: "default".into(),
+        zone: None,
         dns: DnsSource::Servers(Vec::new()),
     })
 }
