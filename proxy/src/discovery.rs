@@ -29,7 +29,6 @@ pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod file;
 pub(crate) mod name;
-pub(crate) mod watch;
 
 /// Where services come from.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ use weft_policy::spiffe::SpiffeId;
 
 use crate::backoff::Backoff;
 use crate::config::Config;
-use crate::discovery::watch::Watch;
+use crate::watch::Watch;
 
 pub(crate) mod authority;
 pub(crate) mod files;

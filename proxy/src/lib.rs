@@ -42,6 +42,7 @@ mod identity;
 mod policy;
 pub mod redirect;
 mod telemetry;
+mod watch;
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

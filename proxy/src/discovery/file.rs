@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use self::declared::{DeclaredService, Mistake, parse};
 use crate::discovery::Shared;
-use crate::discovery::watch::Watch;
+use crate::watch::Watch;
 
 pub(in crate::discovery) mod declared;
 
