@@ -1,5 +1,6 @@
 //! The app at the end of every chain: 1 KiB for each request, over HTTP/1.1 on one port and HTTP/2 by prior knowledge on
-//! another. It prints both addresses and serves until it is ended.
+//! another; and, for chains that trace, a collector of spans that throws them away. It prints its addresses and serves until
+//! it is ended.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,12 +11,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
 
+use crate::load::http1;
+
 /// What every answer carries.
 pub(crate) const BODY_BYTES: usize = 1024;
 
 static BODY: [u8; BODY_BYTES] = [b'w'; BODY_BYTES];
 
-/// Serves on two free ports of the loopback, as the process that [`crate::chain`] started.
+/// Serves on three free ports of the loopback, as the process that [`crate::chain`] started.
 pub(crate) fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -23,13 +26,18 @@ pub(crate) fn run() -> anyhow::Result<()> {
     LocalSet::new().block_on(&runtime, async {
         let http1 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let http2 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        announce(http1.local_addr()?, http2.local_addr()?)?;
-        Ok(serve(http1, http2).await?)
+        let spans = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        announce(&[&http1, &http2, &spans])?;
+        Ok(serve(http1, http2, spans).await?)
     })
 }
 
-/// Accepts on both until one of them fails.
-pub(crate) async fn serve(http1: TcpListener, http2: TcpListener) -> std::io::Result<()> {
+/// Accepts on all until one of them fails.
+pub(crate) async fn serve(
+    http1: TcpListener,
+    http2: TcpListener,
+    spans: TcpListener,
+) -> std::io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -39,15 +47,44 @@ pub(crate) async fn serve(http1: TcpListener, http2: TcpListener) -> std::io::Re
             accepted = http2.accept() => {
                 connections.spawn_local(serve_http2(accepted?.0));
             }
+            accepted = spans.accept() => {
+                connections.spawn_local(take_spans(accepted?.0));
+            }
             Some(_ended) = connections.join_next() => {}
         }
     }
 }
 
-fn announce(http1: SocketAddr, http2: SocketAddr) -> std::io::Result<()> {
+fn announce(listeners: &[&TcpListener]) -> std::io::Result<()> {
+    let addresses = listeners.iter().map(|listener| listener.local_addr());
+    let addresses: Vec<SocketAddr> = addresses.collect::<std::io::Result<_>>()?;
     let mut out = std::io::stdout();
-    writeln!(out, "{http1} {http2}")?;
+    writeln!(out, "{}", serde_json::to_string(&addresses)?)?;
     out.flush()
+}
+
+/// OTLP over HTTP (OpenTelemetry Protocol, section OTLP/HTTP): each request is answered with an empty
+/// `ExportTraceServiceResponse`, which is no bytes at all.
+async fn take_spans(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut buffer = BytesMut::with_capacity(64 * 1024);
+    while stream.read_buf(&mut buffer).await? > 0 {
+        while let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(buffer.get(..end).unwrap_or_default()).into_owned();
+            let length = head.lines().find_map(http1::content_length).unwrap_or(0);
+            let whole = end + 4 + length;
+            while buffer.len() < whole {
+                if stream.read_buf(&mut buffer).await? == 0 {
+                    return Ok(());
+                }
+            }
+            buffer.advance(whole);
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n")
+                .await?;
+        }
+        buffer.reserve(4 * 1024);
+    }
+    Ok(())
 }
 
 /// Answers each head of a request; the load generator sends no bodies.

@@ -19,6 +19,8 @@ Usage: cargo run --release -p weft-bench -- [options]
   --h2-connections N      HTTP/2 connections that share these (as many)
   --only http1|http2      one protocol
   --peers a,b,...         of weft, envoy, haproxy, nginx, linkerd, ztunnel
+  --policy none|full      `full`: Weft with JWT, authorization, rate limit, retries, breaker, timeouts and 1% of traces beside
+                          Weft with none of them, and nobody else unless --peers says so; 9 rounds unless --rounds says so
   --json FILE             writes everything measured, round by round
   --weft-proxy PATH       a built weft-proxy (else cargo builds it)
   --weft-old PATH         a second weft-proxy, measured beside it as `weft-old`
@@ -36,6 +38,14 @@ pub(crate) enum Command {
     Load(Plan),
 }
 
+/// What is asked of Weft beside carrying requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    None,
+    /// Everything that a request can be judged by.
+    Full,
+}
+
 /// Everything a run can be told.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -48,6 +58,7 @@ pub(crate) struct Settings {
     pub protocols: Vec<Protocol>,
     /// Names of the peers to run; empty means all that are installed.
     pub peers: Vec<String>,
+    pub policy: Policy,
     pub json: Option<PathBuf>,
     pub weft_proxy: Option<PathBuf>,
     pub weft_old: Option<PathBuf>,
@@ -83,6 +94,7 @@ impl Default for Settings {
             h2_connections: None,
             protocols: vec![Protocol::Http1, Protocol::Http2],
             peers: Vec::new(),
+            policy: Policy::None,
             json: None,
             weft_proxy: None,
             weft_old: None,
@@ -112,7 +124,20 @@ impl Settings {
                 }
             }
         }
+        settings.pair(options);
         Ok(settings)
+    }
+
+    /// A ratio between two of our own needs more rounds than one to a peer, and no peers.
+    fn pair(&mut self, given: &[&str]) {
+        if self.policy == Policy::Full {
+            if !given.contains(&"--peers") {
+                self.peers = vec!["weft-full".to_owned(), "weft".to_owned()];
+            }
+            if !given.contains(&"--rounds") {
+                self.rounds = PAIRS;
+            }
+        }
     }
 
     fn quicken(&mut self) {
@@ -131,6 +156,7 @@ impl Settings {
                 self.protocols = vec![Protocol::named(value).context("not http1 or http2")?];
             }
             "--peers" => self.peers = value.split(',').map(str::to_owned).collect(),
+            "--policy" => self.policy = Policy::named(value).context("not none or full")?,
             "--json" => self.json = Some(value.into()),
             "--weft-proxy" => self.weft_proxy = Some(value.into()),
             "--weft-old" => self.weft_old = Some(value.into()),
@@ -158,6 +184,19 @@ impl Settings {
         self.peers.is_empty() || self.peers.iter().any(|wanted| wanted == name)
     }
 }
+
+impl Policy {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "none" => Some(Self::None),
+            "full" => Some(Self::Full),
+            _ => None,
+        }
+    }
+}
+
+/// Rounds from which the median has an interval that means something.
+const PAIRS: usize = 9;
 
 fn at_least_one(value: &str) -> anyhow::Result<usize> {
     let number: std::num::NonZeroUsize = value.parse()?;
@@ -191,11 +230,23 @@ mod tests {
     }
 
     #[test]
+    fn policy_is_measured_in_pairs_unless_told_otherwise() {
+        let settings = parse(&["--policy", "full"]).unwrap();
+        assert_eq!((settings.policy, settings.rounds), (Policy::Full, 9));
+        assert!(settings.wants("weft-full") && settings.wants("weft") && !settings.wants("envoy"));
+        let settings =
+            parse(&["--policy", "full", "--rounds", "3", "--peers", "weft,envoy"]).unwrap();
+        assert_eq!(settings.rounds, 3);
+        assert!(settings.wants("envoy"));
+    }
+
+    #[test]
     fn a_mistake_is_named() {
         let rows: &[(&[&str], &str)] = &[
             (&["--rounds", "0"], "--rounds 0"),
             (&["--rounds"], "--rounds is unknown or lacks its value"),
             (&["--only", "spdy"], "--only spdy"),
+            (&["--policy", "some"], "--policy some"),
             (&["--frobnicate", "x"], "--frobnicate x"),
         ];
         for (words, want) in rows {

@@ -26,6 +26,8 @@ pub(crate) struct Site {
 pub(crate) struct Wiring<'a> {
     pub protocol: Protocol,
     pub app: SocketAddr,
+    /// A collector of spans, over HTTP.
+    pub spans: SocketAddr,
     /// Where the first proxy listens for plain requests.
     pub entry: SocketAddr,
     /// Where the second proxy listens for mTLS.
@@ -66,6 +68,7 @@ impl Chain {
         let wiring = Wiring {
             protocol,
             app: site.app.address(protocol),
+            spans: site.app.spans,
             entry,
             middle,
             dir: &dir,
@@ -137,11 +140,12 @@ impl Site {
     }
 }
 
-/// The app's process and its two addresses.
+/// The app's process and its addresses.
 struct App {
     child: Child,
     http1: SocketAddr,
     http2: SocketAddr,
+    spans: SocketAddr,
 }
 
 impl App {
@@ -154,14 +158,13 @@ impl App {
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("the app has no output")?)
             .read_line(&mut line)?;
-        let (http1, http2) = line
-            .trim()
-            .split_once(' ')
-            .context("the app did not say where it listens")?;
+        let [http1, http2, spans] =
+            serde_json::from_str(&line).context("the app did not say where it listens")?;
         Ok(Self {
             child,
-            http1: http1.parse()?,
-            http2: http2.parse()?,
+            http1,
+            http2,
+            spans,
         })
     }
 

@@ -4,7 +4,7 @@
 //! connections open, so that memory can be read under load, until its standard input ends.
 
 mod entry;
-mod http1;
+pub(crate) mod http1;
 mod http2;
 
 use std::cell::{Cell, RefCell};
@@ -207,7 +207,11 @@ mod tests {
     #[tokio::test]
     async fn the_app_answers_both_protocols() {
         let bind = || tokio::net::TcpListener::bind("127.0.0.1:0");
-        let (http1, http2) = (bind().await.unwrap(), bind().await.unwrap());
+        let [http1, http2, spans] = [
+            bind().await.unwrap(),
+            bind().await.unwrap(),
+            bind().await.unwrap(),
+        ];
         let rows = [
             (Protocol::Http1, http1.local_addr().unwrap()),
             (Protocol::Http2, http2.local_addr().unwrap()),
@@ -215,7 +219,7 @@ mod tests {
         LocalSet::new()
             .run_until(async {
                 let mut tasks = JoinSet::new();
-                tasks.spawn_local(crate::app::serve(http1, http2));
+                tasks.spawn_local(crate::app::serve(http1, http2, spans));
                 for (protocol, address) in rows {
                     let entry = Entry::at(address);
                     let plan = Plan {

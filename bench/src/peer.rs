@@ -1,11 +1,13 @@
 //! Who takes part: finding each proxy's binary, and the commands that make two of them a chain.
 //!
 //! The chain is the same for all: plain in, mTLS 1.3 between the two with both sides verified, plain to the app; one worker
-//! each, keep-alive everywhere, no access log, no tracing. Each proxy keeps its own defaults in everything else.
+//! each, keep-alive everywhere, no access log, no tracing, no policy but what `--policy` asks of Weft. Each proxy keeps its
+//! own defaults in everything else.
 
 mod envoy;
 mod haproxy;
 mod nginx;
+mod policy;
 mod weft;
 mod ztunnel;
 
@@ -14,7 +16,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::args::Settings;
+use crate::args::{Policy, Settings};
 use crate::chain::{Launch, Wiring};
 use crate::load::Entry;
 
@@ -36,6 +38,8 @@ pub(crate) struct Missing {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Weft,
+    /// With all of policy on.
+    WeftFull,
     Envoy,
     Haproxy,
     Nginx,
@@ -57,6 +61,9 @@ pub(crate) fn find(settings: &Settings) -> (Vec<Peer>, Vec<Missing>) {
             }
         }
     };
+    if settings.policy == Policy::Full {
+        join("weft-full", Kind::WeftFull, &weft::find);
+    }
     join("weft", Kind::Weft, &weft::find);
     if settings.weft_old.is_some() {
         join("weft-old", Kind::Weft, &weft::find_old);
@@ -87,7 +94,7 @@ fn linkerd_is_missing(settings: &Settings) -> &'static str {
 impl Peer {
     fn new(name: &str, kind: Kind, binary: PathBuf) -> Result<Self, String> {
         let version = match kind {
-            Kind::Weft => env!("CARGO_PKG_VERSION").to_owned(),
+            Kind::Weft | Kind::WeftFull => env!("CARGO_PKG_VERSION").to_owned(),
             Kind::Ztunnel => "as given".to_owned(),
             Kind::Envoy => version(Command::new(&binary).arg("--version"))?,
             Kind::Haproxy | Kind::Nginx => version(Command::new(&binary).arg("-v"))?,
@@ -106,6 +113,7 @@ impl Peer {
         let binary = &self.binary;
         let commands = match self.kind {
             Kind::Weft => Some(weft::commands(binary, wiring)?),
+            Kind::WeftFull => return policy::launch(binary, wiring).map(Some),
             Kind::Envoy => Some(envoy::commands(binary, wiring)?),
             Kind::Haproxy => Some(haproxy::commands(binary, wiring)?),
             Kind::Nginx => nginx::commands(binary, wiring)?,

@@ -85,6 +85,8 @@ struct Ratio {
     of: String,
     to: String,
     cpu: f64,
+    /// Around `cpu`, with at least 95% confidence; `None` with fewer than 6 rounds.
+    cpu_interval: Option<[f64; 2]>,
     requests_per_second: f64,
     p50: f64,
     p99: f64,
@@ -197,16 +199,11 @@ impl Summary {
 
 impl Ratio {
     fn new(first: &Measured, other: &Measured) -> Self {
-        let over = |value: &dyn Fn(&Round) -> f64| {
-            median(
-                first
-                    .rounds
-                    .iter()
-                    .zip(&other.rounds)
-                    .map(|(a, b)| value(a) / value(b))
-                    .collect(),
-            )
+        let pairs = |value: &dyn Fn(&Round) -> f64| -> Vec<f64> {
+            let pairs = first.rounds.iter().zip(&other.rounds);
+            pairs.map(|(a, b)| value(a) / value(b)).collect()
         };
+        let over = |value: &dyn Fn(&Round) -> f64| median(pairs(value));
         let memory = |bytes: fn(&Measured) -> &[u64]| {
             let [of, to] = [first, other].map(|chain| bytes(chain).iter().sum());
             mib(of) / mib(to)
@@ -215,6 +212,7 @@ impl Ratio {
             of: first.name.clone(),
             to: other.name.clone(),
             cpu: over(&Round::cpu_micros),
+            cpu_interval: interval(pairs(&Round::cpu_micros)),
             requests_per_second: over(&Round::requests_per_second),
             p50: over(&|round| millis(round.load.p50)),
             p99: over(&|round| millis(round.load.p99)),
@@ -250,6 +248,26 @@ fn median(mut values: Vec<f64>) -> f64 {
         .copied()
         .unwrap_or(upper);
     f64::midpoint(lower, upper)
+}
+
+/// Returns the order statistics between which the median of what was sampled lies with at least 95% confidence: the number
+/// of values below it is binomial with one half.
+fn interval(mut values: Vec<f64>) -> Option<[f64; 2]> {
+    values.sort_by(f64::total_cmp);
+    let count = values.len();
+    let mut outside = 0.0;
+    let mut chance = 0.5_f64.powi(i32::try_from(count).ok()?);
+    let mut left_out = None;
+    for rank in 0..count / 2 {
+        outside += 2.0 * chance;
+        if outside > 0.05 {
+            break;
+        }
+        left_out = Some(rank);
+        chance *= (count - rank) as f64 / (rank + 1) as f64;
+    }
+    let rank = left_out?;
+    Some([*values.get(rank)?, *values.get(count - 1 - rank)?])
 }
 
 #[cfg(test)]
@@ -300,6 +318,20 @@ mod tests {
             "{summary}"
         );
         assert!(summary.to_string().contains(" 20.0 + 20.0 "), "{summary}");
+    }
+
+    #[test]
+    fn the_interval_leaves_out_what_chance_may() {
+        let upto = |count: u32| (1..=count).map(f64::from).collect::<Vec<_>>();
+        let rows = [
+            (5, None),
+            (6, Some([1.0, 6.0])),
+            (9, Some([2.0, 8.0])),
+            (17, Some([5.0, 13.0])),
+        ];
+        for (count, want) in rows {
+            assert_eq!(interval(upto(count)), want, "{count}");
+        }
     }
 
     #[test]

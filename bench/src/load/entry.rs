@@ -15,6 +15,8 @@ pub(crate) struct Entry {
     pub authority: String,
     /// Where a SOCKS5 proxy at `address` is to connect to; `None` where requests are sent to `address` as they are.
     pub socks_to: Option<SocketAddr>,
+    /// A bearer token that every request carries.
+    pub token: Option<String>,
 }
 
 impl Entry {
@@ -24,6 +26,7 @@ impl Entry {
             address,
             authority: "app".to_owned(),
             socks_to: None,
+            token: None,
         }
     }
 

@@ -41,8 +41,12 @@ pub(crate) async fn drive(mut client: Client, tally: Rc<Tally>) {
 impl Client {
     pub(crate) async fn new(entry: Entry) -> anyhow::Result<Self> {
         let stream = entry.connect().await?;
+        let authorization = match &entry.token {
+            Some(token) => format!("authorization: Bearer {token}\r\n"),
+            None => String::new(),
+        };
         let request = format!(
-            "GET /bench HTTP/1.1\r\nhost: {}\r\nuser-agent: weft-bench\r\n\r\n",
+            "GET /bench HTTP/1.1\r\nhost: {}\r\nuser-agent: weft-bench\r\n{authorization}\r\n",
             entry.authority
         );
         Ok(Self {
@@ -102,7 +106,8 @@ fn parse_head(bytes: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
     Ok(Some((end + 4, length)))
 }
 
-fn content_length(line: &str) -> Option<usize> {
+/// The value of a `content-length` line.
+pub(crate) fn content_length(line: &str) -> Option<usize> {
     let (name, value) = line.split_once(':')?;
     name.eq_ignore_ascii_case("content-length")
         .then(|| value.trim().parse().ok())?

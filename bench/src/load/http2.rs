@@ -5,7 +5,7 @@ use std::rc::Rc;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::{Request, StatusCode, Uri};
+use http::{HeaderValue, Request, StatusCode, Uri};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::app::BODY_BYTES;
 pub(crate) struct Client {
     sender: SendRequest<Bytes>,
     uri: Uri,
+    authorization: Option<HeaderValue>,
 }
 
 /// Sends one request after the other until the tally stops. A failed connection ends its streams: it is counted, and no
@@ -50,6 +51,10 @@ impl Client {
         Ok(Self {
             sender,
             uri: format!("http://{}/bench", entry.authority).parse()?,
+            authorization: match &entry.token {
+                Some(token) => Some(HeaderValue::try_from(format!("Bearer {token}"))?),
+                None => None,
+            },
         })
     }
 
@@ -58,6 +63,10 @@ impl Client {
         let mut request = Request::new(());
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = http::Version::HTTP_2;
+        if let Some(authorization) = &self.authorization {
+            let headers = request.headers_mut();
+            headers.insert(http::header::AUTHORIZATION, authorization.clone());
+        }
         let mut sender = self
             .sender
             .clone()

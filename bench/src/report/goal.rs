@@ -6,10 +6,12 @@ use super::Results;
 use crate::load::Protocol;
 
 /// CPU time a request, as a ratio to another proxy in the same run: at most this.
-const CPU_RATIOS: &[(Protocol, &str, f64)] = &[
-    (Protocol::Http1, "envoy", 0.30),
-    (Protocol::Http1, "haproxy", 1.0),
-    (Protocol::Http2, "envoy", 0.45),
+const CPU_RATIOS: &[(Protocol, &str, &str, f64)] = &[
+    (Protocol::Http1, "weft", "envoy", 0.30),
+    (Protocol::Http1, "weft", "haproxy", 1.0),
+    (Protocol::Http2, "weft", "envoy", 0.45),
+    (Protocol::Http1, "weft-full", "weft", 1.15),
+    (Protocol::Http2, "weft-full", "weft", 1.15),
 ];
 
 /// Idle memory of a proxy, in megabytes of 10^6 bytes: at most this.
@@ -27,20 +29,16 @@ pub(super) struct Goal {
 
 /// Returns the goals that this protocol's results can tell of; none without Weft.
 pub(super) fn reached(results: &Results) -> Vec<Goal> {
-    let cpu = results
-        .ratios
-        .iter()
-        .filter(|ratio| ratio.of == "weft")
-        .filter_map(|ratio| {
-            let (_, to, limit) = CPU_RATIOS
-                .iter()
-                .find(|(protocol, to, _)| *protocol == results.protocol && *to == ratio.to)?;
-            Some(Goal {
-                what: format!("CPU weft / {to}"),
-                figure: ratio.cpu,
-                limit: *limit,
-            })
-        });
+    let cpu = results.ratios.iter().filter_map(|ratio| {
+        let (_, _, to, limit) = CPU_RATIOS.iter().find(|(protocol, of, to, _)| {
+            *protocol == results.protocol && *of == ratio.of && *to == ratio.to
+        })?;
+        Some(Goal {
+            what: format!("CPU {} / {to}", ratio.of),
+            figure: ratio.cpu,
+            limit: *limit,
+        })
+    });
     let weft = results
         .summaries
         .iter()

@@ -92,7 +92,8 @@ impl Display for Ratio {
             "{:<20}{:>8.2} {:>15}{:>10.2}{:>9.2}{:>9.2}{:>9.2} {:>13}{:>9.2}",
             format!("{} / {}", self.of, self.to),
             self.cpu,
-            "",
+            self.cpu_interval
+                .map_or_else(String::new, |[low, high]| format!("{low:.2} to {high:.2}")),
             self.requests_per_second,
             self.p50,
             self.p99,
