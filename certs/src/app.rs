@@ -165,7 +165,7 @@ impl Parts {
         let authenticator = Authenticator::Jwt(JwtAuthenticator {
             trust_domain: config.trust_domain.clone(),
             issuer: config.token_issuer.clone(),
-            audiences: config.audiences.clone(),
+            audiences: config.audiences.iter().cloned().collect(),
             keys: Keys::new(config.keys.clone()),
         });
         let issuer = ArcSwap::from_pointee(issuer);

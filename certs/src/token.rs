@@ -3,17 +3,18 @@
 //! The one seam for kinds of proof. A JWT is checked here against published keys: signature, issuer, audience, time, and then the
 //! claims that Kubernetes writes for a service account. The identity follows from these claims alone.
 
-use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
 
-use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde::Deserialize;
 use weft_policy::spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 
-mod fetch;
 pub mod jwks;
 pub mod mint;
 
-use crate::token::jwks::{Key, KeyError, Keys};
+use crate::jwt::claims::{Claims as AllClaims, Expect};
+use crate::jwt::error::JwtError;
+use crate::jwt::jws::Jws;
+use crate::token::jwks::{KeyError, Keys};
 
 /// A way to find out who is asking.
 pub enum Authenticator {
@@ -40,49 +41,26 @@ pub struct JwtAuthenticator {
     /// The `iss` that a token must have.
     pub issuer: String,
     /// A token must be meant for one of these.
-    pub audiences: HashSet<String>,
+    pub audiences: Vec<String>,
     /// What it must be signed with.
     pub keys: Keys,
 }
 
 impl JwtAuthenticator {
     async fn authenticate(&self, token: &str) -> Result<SpiffeId, TokenError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(TokenError::TooLong);
-        }
-        let header = decode_header(token).map_err(TokenError::Invalid)?;
-        // "If any of the listed extension Header Parameters are not understood ... the JWS is invalid" (RFC 7515 section 4.1.11).
-        if header.crit.is_some() {
-            return Err(TokenError::Critical);
-        }
-        let keys = self.keys.candidates(header.kid.as_deref()).await?;
-        let claims = self.verify(token, &header, &keys)?;
+        let jws = Jws::parse(token)?;
+        let keys = self.keys.for_token(jws.header.kid.as_deref()).await?;
+        keys.verify(&jws)?;
+        let claims = AllClaims::of(jws.payload())?;
+        let expect = Expect {
+            issuer: &self.issuer,
+            audiences: &self.audiences,
+            skew: CLOCK_SKEW,
+        };
+        claims.check(&expect, SystemTime::now())?;
+        let claims = Claims::deserialize(claims.all()).map_err(TokenError::Claims)?;
         let (namespace, account) = claims.service_account()?;
         SpiffeId::workload(&self.trust_domain, namespace, account).map_err(TokenError::Names)
-    }
-
-    fn verify(&self, token: &str, header: &Header, keys: &[Key]) -> Result<Claims, TokenError> {
-        let mut refused = TokenError::UnknownKey;
-        for key in keys {
-            // The key says which algorithms it is for; what the token says only chooses among these.
-            if !key.algorithms.contains(&header.alg) {
-                continue;
-            }
-            match decode(token, &key.decoding, &self.validation(header.alg)) {
-                Ok(token) => return Ok(token.claims),
-                Err(error) => refused = TokenError::Invalid(error),
-            }
-        }
-        Err(refused)
-    }
-
-    fn validation(&self, algorithm: Algorithm) -> Validation {
-        let mut validation = Validation::new(algorithm);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.validate_nbf = true;
-        validation.iss = Some(HashSet::from([self.issuer.clone()]));
-        validation.aud = Some(self.audiences.clone());
-        validation
     }
 }
 
@@ -92,18 +70,12 @@ pub enum TokenError {
     /// No keys were ever got, so nothing can be said of the token.
     #[error("no keys to check tokens with")]
     Keys(#[from] KeyError),
-    /// Larger than any service-account token.
-    #[error("the token is longer than {MAX_TOKEN_BYTES} bytes")]
-    TooLong,
-    /// A header that demands something we do not know.
-    #[error("the token has critical header parameters")]
-    Critical,
-    /// Signed by nobody we know, or with an algorithm that the key is not for.
-    #[error("the token is signed with an unknown key or algorithm")]
-    UnknownKey,
-    /// A bad signature, another issuer or audience, or out of its time.
+    /// Not signed by a key we know, of another issuer or audience, or out of its time.
     #[error("the token is not valid")]
-    Invalid(#[source] jsonwebtoken::errors::Error),
+    Invalid(#[from] JwtError),
+    /// Without the claims of a service account.
+    #[error("the token has not the claims of a service account")]
+    Claims(#[source] serde_json::Error),
     /// Valid, but of a person or a node.
     #[error("the token is not that of a service account")]
     NotServiceAccount,
@@ -147,7 +119,7 @@ impl Claims {
     }
 }
 
-const MAX_TOKEN_BYTES: usize = 16 * 1024;
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;

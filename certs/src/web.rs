@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::version::TLS13;
+use rustls::version::{TLS12, TLS13};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -25,13 +25,7 @@ pub fn client_config(
     also: Option<&str>,
     alpn: &[&[u8]],
 ) -> Result<ClientConfig, CertError> {
-    let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(certificates_from_pem(roots)?);
-    if added == 0 {
-        return Err(CertError::Missing {
-            what: "usable root",
-        });
-    }
+    let store = root_store(roots)?;
     let also = also
         .map(|name| ServerName::try_from(name.to_owned()))
         .transpose();
@@ -48,6 +42,31 @@ pub fn client_config(
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(config)
+}
+
+/// Makes a configuration for servers that are none of ours, such as issuers of tokens: TLS 1.2 and 1.3, and the PEM `roots` that
+/// browsers have. Roots that we cannot read are left out, as such files have some.
+///
+/// # Errors
+/// If there are no roots.
+pub fn outside_config(roots: &str) -> Result<ClientConfig, CertError> {
+    let store = root_store(roots)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(CertError::Tls)?;
+    Ok(config.with_root_certificates(store).with_no_client_auth())
+}
+
+fn root_store(roots: &str) -> Result<RootCertStore, CertError> {
+    let mut store = RootCertStore::empty();
+    let (added, _) = store.add_parsable_certificates(certificates_from_pem(roots)?);
+    match added {
+        0 => Err(CertError::Missing {
+            what: "usable root",
+        }),
+        _ => Ok(store),
+    }
 }
 
 /// The usual verification, once more with another name if the first did not fit.

@@ -4,7 +4,6 @@
 //! The input is a token, or, if it is JSON, the claims of one that we sign.
 #![no_main]
 
-use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use serde_json::Value;
@@ -32,7 +31,7 @@ static CHECKER: LazyLock<Checker> = LazyLock::new(|| {
         authenticator: Authenticator::Jwt(JwtAuthenticator {
             trust_domain: TrustDomain::parse("cluster.local").expect("it is one"),
             issuer: "weft".to_owned(),
-            audiences: HashSet::from(["istio-ca".to_owned()]),
+            audiences: vec!["istio-ca".to_owned()],
             keys,
         }),
         runtime: Builder::new_current_thread()

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::token::fetch::{FetchError, fetch};
+use crate::fetch::{FetchError, fetch};
+use crate::jwt::error::KeySetError;
+use crate::jwt::keyset::KeySet;
 
 /// Where the keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,21 +35,10 @@ pub enum KeySource {
 /// Published keys, as they were last read.
 pub struct Keys {
     source: KeySource,
-    current: ArcSwapOption<Vec<Key>>,
+    current: ArcSwapOption<KeySet>,
     last_read: Mutex<Option<Instant>>,
     /// When a token last caused a reading; held while reading, so that there is one at a time.
     last_miss: tokio::sync::Mutex<Option<Instant>>,
-}
-
-/// One key that can sign tokens.
-#[derive(Clone)]
-pub struct Key {
-    /// Its name, if it has one.
-    pub kid: Option<String>,
-    /// What it may be used with.
-    pub algorithms: Vec<Algorithm>,
-    /// Itself.
-    pub decoding: DecodingKey,
 }
 
 impl Keys {
@@ -90,7 +79,7 @@ impl Keys {
     }
 
     fn take(&self, text: &str) -> Result<(), KeyError> {
-        self.current.store(Some(Arc::new(parse(text)?)));
+        self.current.store(Some(Arc::new(KeySet::parse(text)?)));
         Ok(())
     }
 
@@ -114,28 +103,17 @@ impl Keys {
         self.refresh().await
     }
 
-    /// Returns the keys that a token may be signed with: those of its name, or all if it names none.
+    /// Returns the keys to verify a token with that names `kid`; reads them again, though not often, if that name is not among them.
     ///
     /// # Errors
     /// If no keys were ever read.
-    pub async fn candidates(&self, kid: Option<&str>) -> Result<Vec<Key>, KeyError> {
-        let found = self.named(kid);
-        if !found.is_empty() {
-            return Ok(found);
+    pub async fn for_token(&self, kid: Option<&str>) -> Result<Arc<KeySet>, KeyError> {
+        let known = self.current.load_full();
+        if let Some(keys) = known.filter(|keys| keys.named(kid).next().is_some()) {
+            return Ok(keys);
         }
         self.refresh_after_miss().await;
-        match self.current.load().is_some() {
-            true => Ok(self.named(kid)),
-            false => Err(KeyError::Never),
-        }
-    }
-
-    fn named(&self, kid: Option<&str>) -> Vec<Key> {
-        let current = self.current.load();
-        let keys = current.iter().flat_map(|keys| keys.iter());
-        keys.filter(|key| kid.is_none() || key.kid.as_deref() == kid)
-            .cloned()
-            .collect()
+        self.current.load_full().ok_or(KeyError::Never)
     }
 
     async fn refresh_after_miss(&self) {
@@ -173,15 +151,9 @@ pub enum KeyError {
     /// A URL that does not answer as it should.
     #[error("cannot fetch the keys")]
     Fetch(#[source] FetchError),
-    /// Not a JSON object with `keys`.
-    #[error("the key set is broken")]
-    Format(#[from] serde_json::Error),
-    /// A key that cannot be written or does not sign.
-    #[error("the key cannot be used")]
-    Key(#[from] jsonwebtoken::errors::Error),
-    /// A set without a public signature key of a kind we know.
-    #[error("the key set has no key that signs tokens")]
-    NoneUsable,
+    /// What was read is no key set that can be used.
+    #[error("cannot use the keys")]
+    Set(#[from] KeySetError),
     /// Reading has not worked yet.
     #[error("the keys have not been read yet")]
     Never,
@@ -194,71 +166,7 @@ fn read(path: &Path) -> Result<String, KeyError> {
     })
 }
 
-#[derive(serde::Deserialize)]
-struct Set {
-    keys: Vec<serde_json::Value>,
-}
-
-/// "Implementations SHOULD ignore JWKs within a JWK Set that use "kty" values that are not understood" (RFC 7517 section 5).
-fn parse(text: &str) -> Result<Vec<Key>, KeyError> {
-    let set: Set = serde_json::from_str(text)?;
-    let keys = set
-        .keys
-        .into_iter()
-        .filter_map(|key| serde_json::from_value(key).ok());
-    let keys: Vec<Key> = keys
-        .filter_map(|jwk: Jwk| usable(&jwk))
-        .take(MAX_KEYS)
-        .collect();
-    match keys.is_empty() {
-        true => Err(KeyError::NoneUsable),
-        false => Ok(keys),
-    }
-}
-
-fn usable(jwk: &Jwk) -> Option<Key> {
-    let for_signatures = jwk
-        .common
-        .public_key_use
-        .as_ref()
-        .is_none_or(|usage| *usage == PublicKeyUse::Signature);
-    let mut algorithms = algorithms(&jwk.algorithm);
-    if let Some(only) = jwk.common.key_algorithm {
-        algorithms.retain(|algorithm| format!("{algorithm:?}") == only.to_string());
-    }
-    let decoding = DecodingKey::from_jwk(jwk).ok()?;
-    let usable = for_signatures && !algorithms.is_empty();
-    usable.then(|| Key {
-        kid: jwk.common.key_id.clone(),
-        algorithms,
-        decoding,
-    })
-}
-
-/// What a kind of key can sign; a secret shared with the issuer signs nothing here.
-fn algorithms(parameters: &AlgorithmParameters) -> Vec<Algorithm> {
-    match parameters {
-        AlgorithmParameters::RSA(_) => vec![
-            Algorithm::RS256,
-            Algorithm::RS384,
-            Algorithm::RS512,
-            Algorithm::PS256,
-            Algorithm::PS384,
-            Algorithm::PS512,
-        ],
-        AlgorithmParameters::EllipticCurve(key) => match key.curve {
-            EllipticCurve::P256 => vec![Algorithm::ES256],
-            EllipticCurve::P384 => vec![Algorithm::ES384],
-            EllipticCurve::P521 | EllipticCurve::Ed25519 => vec![],
-        },
-        AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
-        AlgorithmParameters::OctetKey(_) => vec![],
-    }
-}
-
 /// Between two readings of a URL that works.
 const URL_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Between two readings that tokens with unknown keys can cause.
 const MISS_INTERVAL: Duration = Duration::from_secs(10);
-/// Keys of a set that are looked at; issuers publish two or three.
-const MAX_KEYS: usize = 32;

@@ -10,7 +10,6 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::Serialize;
 
 use crate::error::CertError;
-use crate::token::jwks::KeyError;
 
 /// Signs tokens with one key.
 pub struct TokenIssuer {
@@ -38,7 +37,7 @@ impl TokenIssuer {
     ///
     /// # Errors
     /// If the key cannot be written.
-    pub fn key_set(&self) -> Result<String, KeyError> {
+    pub fn key_set(&self) -> Result<String, MintError> {
         let mut key = Jwk::from_encoding_key(&self.key, Algorithm::ES256)?;
         key.common.key_id = Some(self.kid.clone());
         Ok(serde_json::to_string(&JwkSet { keys: vec![key] })?)
@@ -54,7 +53,7 @@ impl TokenIssuer {
         audience: &str,
         now: SystemTime,
         lifetime: Duration,
-    ) -> Result<String, KeyError> {
+    ) -> Result<String, MintError> {
         let now = now
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
@@ -75,7 +74,7 @@ impl TokenIssuer {
     ///
     /// # Errors
     /// If the claims are no JSON object or the key does not sign.
-    pub fn sign(&self, claims: &impl Serialize) -> Result<String, KeyError> {
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String, MintError> {
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(self.kid.clone());
         Ok(encode(&header, claims, &self.key)?)
@@ -102,4 +101,15 @@ struct Kubernetes<'a> {
 #[derive(Serialize)]
 struct Account<'a> {
     name: &'a str,
+}
+
+/// Why a token or a key cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// The key does not sign.
+    #[error("the key cannot be used")]
+    Key(#[from] jsonwebtoken::errors::Error),
+    /// No JSON.
+    #[error("cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
 }

@@ -1,6 +1,5 @@
 //! Tokens that tell who is asking, and each kind that does not; keys from files and URLs.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +12,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use weft_policy::spiffe::TrustDomain;
+
+use crate::jwt::error::{JwtError, KeySetError};
 
 use super::jwks::{KeyError, KeySource, Keys};
 use super::mint::TokenIssuer;
@@ -64,7 +65,7 @@ fn authenticator(source: KeySource) -> JwtAuthenticator {
     JwtAuthenticator {
         trust_domain: TrustDomain::parse("cluster.local").unwrap(),
         issuer: ISSUER.to_owned(),
-        audiences: HashSet::from(["istio-ca".to_owned(), "weft".to_owned()]),
+        audiences: vec!["istio-ca".to_owned(), "weft".to_owned()],
         keys: Keys::new(source),
     }
 }
@@ -247,7 +248,10 @@ async fn keys_that_sign_nothing_for_us_are_skipped() {
         other["keys"][0][name] = json!(value);
         fs::write(&bench.path, other.to_string()).unwrap();
         let refreshed = bench.authenticator.keys.refresh().await;
-        assert!(matches!(refreshed, Err(KeyError::NoneUsable)), "{name}");
+        assert!(
+            matches!(refreshed, Err(KeyError::Set(KeySetError::NoneUsable))),
+            "{name}"
+        );
     }
     let unknown = json!({"kty": "future", "kid": "1"});
     set["keys"].as_array_mut().unwrap().insert(0, unknown);
@@ -300,7 +304,7 @@ async fn keys_of_a_url_are_got_once_for_many_unknown_tokens() {
         let unknown = authenticator
             .authenticate(&stranger.sign(&claims()).unwrap())
             .await;
-        assert!(matches!(unknown, Err(TokenError::UnknownKey)));
+        assert!(matches!(unknown, Err(TokenError::Invalid(JwtError::Key))));
     }
     assert_eq!(hits.load(Ordering::SeqCst), 1);
 }

@@ -1,8 +1,10 @@
-//! One small GET, for a key set.
+//! One small GET, for a key set or what says where one is.
 //!
-//! No redirects, no proxies, no content coding; bounded in time and size.
+//! No redirects, no proxies, no content coding; bounded in time and size. Whoever can change an answer can sign tokens, so `http` is
+//! spoken to loopback and private addresses only (RFC 1918, RFC 4193), where a cluster is.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +22,11 @@ use tokio_rustls::TlsConnector;
 use crate::error::CertError;
 use crate::web;
 
-/// Gets a text; an `https` server must show a certificate for its name under the PEM `roots`.
-pub(crate) async fn fetch(url: &Uri, roots: &Path) -> Result<String, FetchError> {
+/// Gets a text; an `https` server must show a certificate for its name under the roots in the PEM file `roots`.
+///
+/// # Errors
+/// Whatever keeps the text from being got whole, in 5 s and at most 256 KiB.
+pub async fn fetch(url: &Uri, roots: &Path) -> Result<String, FetchError> {
     let fetched = tokio::time::timeout(TIME_LIMIT, connect_and_get(url, roots));
     fetched.await.unwrap_or(Err(FetchError::Timeout))
 }
@@ -34,13 +39,25 @@ async fn connect_and_get(url: &Uri, roots: &Path) -> Result<String, FetchError> 
         .await
         .map_err(FetchError::Connect)?;
     if !secure {
-        return get(tcp, url).await;
+        let address = tcp.peer_addr().map_err(FetchError::Connect)?.ip();
+        return match is_near(address) {
+            true => get(tcp, url).await,
+            false => Err(FetchError::Plaintext(address)),
+        };
     }
     let name = ServerName::try_from(host.to_owned()).or(Err(FetchError::Url))?;
     let roots = std::fs::read_to_string(roots).map_err(FetchError::Roots)?;
-    let config = web::client_config(&roots, None, &[]).map_err(FetchError::Tls)?;
+    let config = web::outside_config(&roots).map_err(FetchError::Tls)?;
     let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp);
     get(tls.await.map_err(FetchError::Connect)?, url).await
+}
+
+/// Loopback or private. Not link-local, where clouds keep their secrets.
+fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local(),
+    }
 }
 
 async fn get(
@@ -86,6 +103,9 @@ pub enum FetchError {
     /// No connection, or no trust in who is there.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
+    /// A key set must not come in plain text from far away.
+    #[error("{0} is not a private address: use https")]
+    Plaintext(IpAddr),
     /// Broken HTTP.
     #[error("the server does not speak HTTP")]
     Http(#[from] hyper::Error),
@@ -105,3 +125,29 @@ pub enum FetchError {
 
 const MAX_BYTES: usize = 256 * 1024;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_stays_near() {
+        let rows = [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("172.31.0.1", true),
+            ("192.168.0.1", true),
+            ("169.254.169.254", false),
+            ("::1", true),
+            ("fd00::1", true),
+            ("::ffff:10.0.0.1", true),
+            ("172.32.0.1", false),
+            ("1.1.1.1", false),
+            ("::ffff:1.1.1.1", false),
+            ("2001:db8::1", false),
+        ];
+        for (address, near) in rows {
+            assert_eq!(is_near(address.parse().unwrap()), near, "{address}");
+        }
+    }
+}
