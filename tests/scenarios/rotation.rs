@@ -1,24 +1,32 @@
 //! Leafs and roots change under load, and no request fails.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::time::interval;
 use weft_tests::app::echo;
+use weft_tests::authority::Authority;
 use weft_tests::ca::{Ca, Files, id};
 use weft_tests::client::{Http1, Http2, mesh_tls};
 use weft_tests::eventually::eventually;
-use weft_tests::mesh::Pair;
+use weft_tests::mesh::{Mesh, Pair, Proxy};
+use weft_tests::metrics::Scrape;
 
 /// Calls until told to stop, on a new connection now and then; returns what went wrong.
-async fn load(pair: &Pair, stop: &AtomicBool, served: &AtomicUsize) -> Vec<String> {
+async fn load(web: &Proxy, stop: &AtomicBool, served: &AtomicUsize) -> Vec<String> {
     let mut wrong = Vec::new();
+    // As fast as it goes would leave nothing of the machine to the tests beside this one.
+    let mut pace = interval(Duration::from_millis(3));
     while !stop.load(Ordering::Relaxed) {
-        let mut one = Http1::connect(pair.web.outbound).await;
-        let two = Http2::connect(pair.web.outbound).await;
+        let mut one = Http1::connect(web.outbound).await;
+        let two = Http2::connect(web.outbound).await;
         for _ in 0..5 {
+            pace.tick().await;
             let answers = [
                 one.get("orders", "/").await,
                 one.post("orders", "/", b"hello").await,
+                two.get("orders", "/").await,
                 two.post("orders", "/", "hello").await,
             ];
             for answer in answers {
@@ -26,7 +34,7 @@ async fn load(pair: &Pair, stop: &AtomicBool, served: &AtomicUsize) -> Vec<Strin
                     wrong.push(format!("{answer:?}"));
                 }
             }
-            served.fetch_add(3, Ordering::Relaxed);
+            served.fetch_add(4, Ordering::Relaxed);
         }
     }
     wrong
@@ -84,7 +92,7 @@ async fn leafs_and_roots_are_exchanged_without_a_lost_request() {
         }
         stop.store(true, Ordering::Relaxed);
     };
-    let (wrong, ()) = tokio::join!(load(&pair, &stop, &served), rotate);
+    let (wrong, ()) = tokio::join!(load(&pair.web, &stop, &served), rotate);
     assert!(
         wrong.is_empty(),
         "{} of {}: {}",
@@ -130,4 +138,137 @@ async fn files_that_cannot_be_used_keep_the_identity_that_is_there() {
             .status,
         200
     );
+}
+
+#[tokio::test]
+async fn a_session_is_not_resumed_once_its_root_is_gone() {
+    // Kept connections would be used on: only new ones tell who is trusted now.
+    let pair = Pair::with(
+        echo(),
+        |web| web.set("WEFT_POOL_IDLE", "1ms"),
+        |orders| orders,
+    );
+    let (old, new) = (&pair.mesh.ca, Ca::new());
+    let caller = old.files("web").trusting(&new).identity();
+    let config = caller
+        .client_config(&id("orders"), &[b"istio-http/1.1"])
+        .unwrap();
+    let call = async || {
+        let io = mesh_tls(pair.orders.inbound, Arc::clone(&config)).await?;
+        let kind = io.get_ref().1.handshake_kind();
+        let mut client = Http1::over(io);
+        client
+            .try_send("GET / HTTP/1.1\r\nhost: orders\r\n\r\n")
+            .await?;
+        let answer = client.try_answer("GET").await?;
+        Ok::<_, std::io::Error>((format!("{kind:?}"), answer.status.as_u16()))
+    };
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        kinds.push(call().await.unwrap());
+    }
+    let want = [("Some(Full)", 200), ("Some(Resumed)", 200)];
+    assert_eq!(kinds, want.map(|(kind, status)| (kind.to_owned(), status)));
+
+    new.files("orders").put(&pair.orders.folder);
+    let refused = async || call().await.map_err(|error| error.to_string());
+    eventually(Duration::from_secs(5), refused, Result::is_err)
+        .await
+        .unwrap_err();
+    let labels = ["direction=\"inbound\"", "reason=\"unknown_root\""];
+    let scrape = Scrape::of(pair.orders.metrics).await;
+    assert!(scrape.sum("weft_tls_handshakes_total", &labels) >= 1.0);
+
+    // And the other way round: the caller no longer trusts the root under which it has a session.
+    let mut client = Http1::connect(pair.web.outbound).await;
+    new.files("web").put(&pair.web.folder);
+    let good = async || client.get("orders", "/").await.status.as_u16();
+    eventually(Duration::from_secs(5), good, |status| *status == 200).await;
+    old.files("orders").trusting(&new).put(&pair.orders.folder);
+    let cut = async || {
+        let mut client = Http1::connect(pair.web.outbound).await;
+        client.get("orders", "/").await.reject().to_owned()
+    };
+    eventually(Duration::from_secs(5), cut, |reason| reason == "handshake").await;
+}
+
+#[tokio::test]
+async fn an_authority_that_goes_and_changes_its_root_costs_no_request() {
+    let mut authority = Authority::new();
+    let (mesh, app) = (Mesh::new(), echo());
+    let orders = mesh.proxy("orders").serves(80, app.address);
+    let orders = authority.supplies(orders, "orders", LIFETIME).start();
+    mesh.services(&[("orders", 80, "-", &[orders.endpoint()])]);
+    let web = authority
+        .supplies(mesh.proxy("web"), "web", LIFETIME)
+        .start();
+    let proxies = [&web, &orders];
+    renewed(proxies, "ok", 1.0).await;
+    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let change = async {
+        renewed(proxies, "ok", 2.0).await;
+        // Gone while a renewal is due.
+        let roots = authority.roots();
+        authority.stop();
+        renewed(proxies, "failed", 1.0).await;
+        authority.start();
+        renewed(proxies, "ok", 1.0).await;
+        assert_eq!(authority.roots(), roots, "a restart makes no other root");
+        // Another root, by the steps of docs/ca.md.
+        let (old, new) = (authority.present(), authority.another("new"));
+        authority.trust(&new);
+        given_out(&authority, &[old.certificate(), new.certificate()]).await;
+        settled(proxies, &served).await;
+        authority.trust(&old);
+        authority.sign_with(&new);
+        let signs = async || authority.signs_with(&new).await;
+        eventually(Duration::from_secs(5), signs, |yes| *yes).await;
+        settled(proxies, &served).await;
+        authority.distrust(&old);
+        given_out(&authority, &[new.certificate()]).await;
+        settled(proxies, &served).await;
+        stop.store(true, Ordering::Relaxed);
+    };
+    let (wrong, ()) = tokio::join!(load(&web, &stop, &served), change);
+    let all = served.load(Ordering::Relaxed);
+    assert!(wrong.is_empty(), "{} of {all}: {}", wrong.len(), wrong[0]);
+}
+
+/// Long enough for a stall of a busy machine between the renewal, at half of it, and its end.
+const LIFETIME: &str = "4s";
+
+/// Waits until each proxy has counted `more` renewals with `result`.
+async fn renewed(proxies: [&Proxy; 2], result: &str, more: f64) {
+    let label = format!("result=\"{result}\"");
+    let count = async |proxy: &Proxy| {
+        Scrape::of(proxy.metrics)
+            .await
+            .sum("weft_identity_renewals_total", &[&label])
+    };
+    let from = [count(proxies[0]).await, count(proxies[1]).await];
+    for (proxy, from) in proxies.into_iter().zip(from) {
+        let look = async || count(proxy).await - from;
+        eventually(Duration::from_secs(20), look, |seen| *seen >= more).await;
+    }
+}
+
+/// Waits until each proxy has what the authority gives out now.
+async fn settled(proxies: [&Proxy; 2], served: &AtomicUsize) {
+    // A renewal that was under way has ended by then, and does not count.
+    more(served, 60).await;
+    renewed(proxies, "ok", 1.0).await;
+}
+
+async fn given_out(authority: &Authority, roots: &[&str]) {
+    let look = async || authority.roots();
+    let right = |text: &String| {
+        let lines = |text: &str| text.matches("BEGIN CERTIFICATE").count();
+        lines(text) == roots.len() && roots.iter().all(|root| contains(text, root))
+    };
+    eventually(Duration::from_secs(5), look, right).await;
+}
+
+fn contains(text: &str, certificate: &str) -> bool {
+    let plain = |text: &str| text.split_whitespace().collect::<String>();
+    plain(text).contains(&plain(certificate))
 }

@@ -7,6 +7,7 @@
 )]
 
 pub mod app;
+pub mod authority;
 pub mod ca;
 pub mod client;
 pub mod eventually;
