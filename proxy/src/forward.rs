@@ -18,6 +18,7 @@ use crate::http::body::Body;
 use crate::http::failure::{Failure, Processed, SendError};
 use crate::http::grpc;
 use crate::http::h1::server::ServeError;
+use crate::http::h2::meter;
 use crate::http::headers::remove_hop_by_hop;
 use crate::http::interim::Interim;
 use crate::http::upgrade;
@@ -211,6 +212,19 @@ fn http_of(protocol: Protocol) -> Option<Speaks> {
 pub(crate) fn log_end(direction: Direction, cx: &Cx, error: Option<ServeError>) {
     if let Some(error) = error {
         debug!(?direction, client = %cx.facts.client, %error, "HTTP/1 connection ended early");
+        if matches!(error, ServeError::Idle) {
+            cx.worker.telemetry.metrics().refused(direction, "idle");
+        }
+    }
+}
+
+/// Counts why we ended an HTTP/2 connection, and tells of it.
+pub(crate) fn log_http2_end(direction: Direction, worker: &Worker, error: Option<&h2::Error>) {
+    if let Some(error) = error {
+        debug!(?direction, %error, "HTTP/2 connection failed");
+        if let Some(reason) = meter::blame(error) {
+            worker.telemetry.metrics().refused(direction, reason);
+        }
     }
 }
 

@@ -32,7 +32,6 @@ use crate::http::h1;
 use crate::http::h1::server::Service;
 use crate::http::headers;
 use crate::http::interim::Interim;
-use crate::http::malformed::Malformed;
 use crate::http::{h2, upgrade};
 use crate::io::Io;
 use crate::orig_dst::orig_dst;
@@ -309,9 +308,7 @@ impl Inbound {
             Speaks::Http2 => {
                 let served =
                     h2::server::serve(io, limits, &lifetime, Rc::new(self), &worker.tasks).await;
-                if let Err(error) = served {
-                    debug!(%error, "inbound HTTP/2 connection failed");
-                }
+                forward::log_http2_end(Direction::Inbound, &worker, served.err().as_ref());
             }
             Speaks::Opaque => {}
         }
@@ -414,13 +411,13 @@ impl Service for Inbound {
         response
     }
 
-    fn refuse(&self, malformed: Malformed, caller: Caller) -> Response<Body> {
-        self.cx
-            .worker
-            .telemetry
-            .metrics()
-            .malformed(malformed.label());
-        Reject::Malformed(malformed).response(caller)
+    fn refuse(&self, reject: Reject, caller: Caller) -> Response<Body> {
+        let metrics = self.cx.worker.telemetry.metrics();
+        match reject {
+            Reject::Malformed(malformed) => metrics.malformed(malformed.label()),
+            other => metrics.refused(Direction::Inbound, other.label()),
+        }
+        reject.response(caller)
     }
 }
 

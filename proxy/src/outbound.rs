@@ -189,9 +189,7 @@ impl Outbound {
             Speaks::Http2 => {
                 let served =
                     h2::server::serve(io, limits, &lifetime, Rc::new(self), &worker.tasks).await;
-                if let Err(error) = served {
-                    debug!(%error, "outbound HTTP/2 connection failed");
-                }
+                forward::log_http2_end(Direction::Outbound, &worker, served.err().as_ref());
             }
             Speaks::Opaque => {}
         }
@@ -474,13 +472,13 @@ impl Service for Outbound {
         exchange.answer(outcome)
     }
 
-    fn refuse(&self, malformed: Malformed, caller: Caller) -> Response<Body> {
-        self.cx
-            .worker
-            .telemetry
-            .metrics()
-            .malformed(malformed.label());
-        Reject::Malformed(malformed).response(caller)
+    fn refuse(&self, reject: Reject, caller: Caller) -> Response<Body> {
+        let metrics = self.cx.worker.telemetry.metrics();
+        match reject {
+            Reject::Malformed(malformed) => metrics.malformed(malformed.label()),
+            other => metrics.refused(Direction::Outbound, other.label()),
+        }
+        reject.response(caller)
     }
 }
 

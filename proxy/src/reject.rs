@@ -19,6 +19,8 @@ pub(crate) enum Reject {
     Malformed(Malformed),
     /// The header came too slowly.
     HeaderTimeout,
+    /// The body stopped coming.
+    BodyTimeout,
     /// In explicit mode: the name is in no file and not in DNS.
     UnknownService,
     /// The request would come back to us.
@@ -90,6 +92,7 @@ impl Reject {
         let (status, grpc, label, message) = match self {
             Self::Malformed(what) => (what.status(), INTERNAL, what.label(), malformed_message(what)),
             Self::HeaderTimeout => (StatusCode::REQUEST_TIMEOUT, UNAVAILABLE, "header_timeout", "the request header did not arrive in time"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, UNAVAILABLE, "body_timeout", "nothing more of the request body arrived in time"),
             Self::RequestBody => (StatusCode::BAD_REQUEST, INTERNAL, "request_body", "the request body failed before its end"),
             Self::UnknownService => (StatusCode::NOT_FOUND, UNAVAILABLE, "unknown_service", "no service of that name and port is known, and DNS knows none either"),
             Self::Loop => (StatusCode::LOOP_DETECTED, INTERNAL, "loop", "the request would come back to this proxy"),
@@ -207,7 +210,7 @@ mod tests {
         let malformed = every!(Malformed: BareLf ObsFold RequestLine StatusLine Header HeaderTooLarge
             TooManyHeaders TargetTooLong Version MethodCase Target Path HostMissing HostSeveral HostInvalid
             TeAndCl TransferEncoding TeInHttp10 ContentLength Chunk Trailer BytesBeforeUpgrade UpgradeWithBody);
-        let rejects = every!(Reject: HeaderTimeout RequestBody UnknownService Loop NoApp NoEndpoint AppGone
+        let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService Loop NoApp NoEndpoint AppGone
             NoIdentity PoolFull Connect ConnectTimeout Handshake WrongIdentity UpstreamReset UpstreamCancelled
             UpstreamClosed UpstreamMalformed Deadline, not Reject::Malformed(_));
         let mut want: Vec<String> = malformed

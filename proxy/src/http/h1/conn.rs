@@ -23,6 +23,8 @@ pub(crate) type Shared = Rc<RefCell<Conn>>;
 #[derive(Debug)]
 pub(crate) struct Conn {
     io: Io,
+    /// Counts reads, so that who waits sees whether something comes.
+    pub(super) received: u64,
     /// Bytes read and not yet taken.
     pub(crate) input: BytesMut,
     /// Bytes to be written.
@@ -48,6 +50,7 @@ impl Conn {
     pub(crate) fn new(io: Io, input: BytesMut) -> Self {
         Self {
             io,
+            received: 0,
             input,
             output: BytesMut::new(),
             decoder: Decoder::done(),
@@ -74,13 +77,16 @@ impl Conn {
     /// The first read after silence goes through the stack, so that a connection without a message holds no buffer.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.is_empty() {
-            return self.poll_first(cx);
+            let count = ready!(self.poll_first(cx))?;
+            self.received += 1;
+            return Poll::Ready(Ok(count));
         }
         if self.input.capacity() - self.input.len() < MIN_SPACE {
             self.input.reserve(READ_SIZE);
         }
         let count = ready!(poll_read_buf(&mut self.io, cx, &mut self.input))?;
         self.eof |= count == 0;
+        self.received += 1;
         Poll::Ready(Ok(count))
     }
 

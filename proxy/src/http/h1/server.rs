@@ -47,8 +47,8 @@ pub(crate) enum ServeError {
 pub(crate) trait Service {
     /// Answers one request; failures are answers too.
     async fn call(&self, request: Request<Body>, interim: Interim) -> Response<Body>;
-    /// The answer to a request that could not be read.
-    fn refuse(&self, malformed: Malformed, caller: Caller) -> Response<Body>;
+    /// The answer to a request that could not be read whole; counts it.
+    fn refuse(&self, reject: Reject, caller: Caller) -> Response<Body>;
 }
 
 /// Serves until either side ends; runs the tunnel if a request turns into one.
@@ -174,7 +174,9 @@ impl Server<'_> {
             Interim::Http1(Rc::clone(&self.conn))
         };
         // On the heap: a connection without a request should not have its room.
-        let response = self.wait(Box::pin(service.call(request, interim))).await?;
+        let call = Box::pin(service.call(request, interim));
+        let answer = self.wait(call).await?;
+        let response = answer.unwrap_or_else(|| service.refuse(Reject::BodyTimeout, Caller::Http));
         let finished = self.conn.borrow().decoder.is_done();
         let after = if keep_alive
             && finished_or_streaming(finished, response.body())
@@ -213,14 +215,17 @@ impl Server<'_> {
     }
 
     /// Waits for the service, sends what it says meanwhile, and notices when nobody waits for the answer any more.
+    ///
+    /// `None` when the request's body has stopped coming.
     async fn wait(
-        &self,
+        &mut self,
         answer: impl Future<Output = Response<Body>>,
-    ) -> Result<Response<Body>, ServeError> {
-        let mut answer = pin!(answer);
+    ) -> Result<Option<Response<Body>>, ServeError> {
+        let (mut answer, limit) = (pin!(answer), self.limits.idle_timeout);
+        let mut received = None;
         poll_fn(|cx| {
             if let Poll::Ready(response) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Ok(response));
+                return Poll::Ready(Ok(Some(response)));
             }
             let conn = &mut *self.conn.borrow_mut();
             if conn.output.has_remaining() {
@@ -232,6 +237,12 @@ impl Server<'_> {
                 if conn.eof && conn.io().secure() {
                     return Poll::Ready(Err(ServeError::CutHeader));
                 }
+            } else {
+                if received.replace(conn.received) != Some(conn.received) {
+                    self.timer.set(limit);
+                }
+                ready!(self.timer.poll(cx));
+                return Poll::Ready(Ok(None));
             }
             Poll::Pending
         })
@@ -327,8 +338,10 @@ impl Server<'_> {
         service: &impl Service,
     ) -> Result<(), ServeError> {
         let response = match &error {
-            ServeError::Malformed(malformed) => service.refuse(*malformed, Caller::Http),
-            ServeError::HeaderTimeout => Reject::HeaderTimeout.response(Caller::Http),
+            ServeError::Malformed(malformed) => {
+                service.refuse(Reject::Malformed(*malformed), Caller::Http)
+            }
+            ServeError::HeaderTimeout => service.refuse(Reject::HeaderTimeout, Caller::Http),
             ServeError::Io(_)
             | ServeError::CutHeader
             | ServeError::Idle

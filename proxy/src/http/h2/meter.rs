@@ -23,6 +23,18 @@ pub(crate) struct Meter {
     budget: u32,
 }
 
+/// Reads from how a connection ended why we closed it, as a label; `None` where the other side did, or nobody is to blame.
+pub(crate) fn blame(error: &h2::Error) -> Option<&'static str> {
+    let flood = error.get_io().is_some_and(|io| io.kind() == FLOOD);
+    let calm = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    match (flood, error.is_go_away() && !error.is_remote()) {
+        (true, _) => Some("flood"),
+        (false, true) if calm => Some("flood"),
+        (false, true) if error.reason() != Some(h2::Reason::NO_ERROR) => Some("http2_protocol"),
+        (false, _) => None,
+    }
+}
+
 impl Meter {
     /// Of a connection whose client preface (RFC 9113 section 3.4) is still to come.
     pub(crate) fn new() -> Self {
@@ -79,11 +91,13 @@ impl Meter {
         self.budget = self
             .budget
             .checked_sub(cost)
-            .ok_or_else(|| io::Error::other("HTTP/2 frame flood"))?;
+            .ok_or_else(|| io::Error::new(FLOOD, "HTTP/2 frame flood"))?;
         Ok(())
     }
 }
 
+/// How the end of a flooding connection is told from others: sockets never fail like this.
+const FLOOD: io::ErrorKind = io::ErrorKind::QuotaExceeded;
 const FRAME_HEADER: usize = 9;
 /// Frames that may come for nothing.
 const MAX_BUDGET: u32 = 1000;

@@ -24,7 +24,7 @@ use crate::http::interim::Interim;
 use crate::http::malformed::Malformed;
 use crate::http::path;
 use crate::io::Io;
-use crate::reject::Caller;
+use crate::reject::{Caller, Reject};
 use crate::tasks::Tasks;
 
 /// Serves until the client leaves, misbehaves or has been told to go elsewhere and done so.
@@ -120,7 +120,10 @@ async fn stream_task<S: Service>(
     let grpc = crate::http::grpc::is_grpc(request.headers());
     let head_only = *request.method() == Method::HEAD;
     let response = match accept(request, header_count) {
-        Err(malformed) => service.refuse(malformed, if grpc { Caller::Grpc } else { Caller::Http }),
+        Err(malformed) => {
+            let caller = if grpc { Caller::Grpc } else { Caller::Http };
+            service.refuse(Reject::Malformed(malformed), caller)
+        }
         Ok(request) => {
             // On the heap: a task is moved more than once before it runs, and this is most of it.
             let mut call = Box::pin(service.call(request, Interim::Http2(Rc::clone(&respond))));
