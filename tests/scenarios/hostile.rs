@@ -1,19 +1,19 @@
 //! What an attacker sends: it is refused, or reaches the app as exactly one request that all readers read alike.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod floods;
+mod slow;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::Response;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use weft_tests::app::{self, App, echo, scripted};
+use weft_tests::app::scripted;
 use weft_tests::ca::id;
-use weft_tests::client::{Http1, Http2, mesh_tls};
-use weft_tests::eventually::{eventually, soon, within};
+use weft_tests::client::{Http1, mesh_tls};
+use weft_tests::eventually::eventually;
 use weft_tests::mesh::Pair;
+use weft_tests::metrics::Scrape;
 use weft_tests::recorder::{Record, Seen, recorder};
 
 /// A request, and what becomes of it: the reason of the refusal, `closed` without an answer, or nothing when it passes.
@@ -133,19 +133,19 @@ const CORPUS: &[Row] = &[
 async fn hostile_requests_of_an_app_are_refused_or_reach_the_other_as_one() {
     let (app, record) = recorder();
     let pair = Pair::new(app);
-    run(pair.web.outbound, record).await;
+    run(pair.web.outbound, pair.web.metrics, record).await;
 }
 
 #[tokio::test]
 async fn hostile_requests_from_the_network_are_refused_or_reach_the_app_as_one() {
     let (app, record) = recorder();
     let pair = Pair::new(app);
-    run(pair.orders.inbound, record).await;
+    run(pair.orders.inbound, pair.orders.metrics, record).await;
 }
 
-async fn run(address: std::net::SocketAddr, mut record: Record) {
+async fn run(address: SocketAddr, metrics: SocketAddr, mut record: Record) {
     assert!(CORPUS.len() >= 60, "{}", CORPUS.len());
-    let mut wrong = Vec::new();
+    let (mut wrong, mut reasons) = (Vec::new(), BTreeMap::new());
     for (name, bytes, want) in CORPUS {
         let mut client = Http1::connect(address).await;
         client.send(bytes).await;
@@ -173,8 +173,25 @@ async fn run(address: std::net::SocketAddr, mut record: Record) {
             wrong.push(format!("{name}: goes on after the refusal"));
         }
         wrong.extend(strange(name, got, &record.take()));
+        if !got.is_empty() && got != "closed" {
+            *reasons.entry(got.to_owned()).or_insert(0.0) += 1.0;
+        }
+    }
+    for (reason, times) in &reasons {
+        let counted = counted(metrics, reason).await;
+        if counted < *times {
+            wrong.push(format!("{reason}: {times} times, counted {counted}"));
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How often a proxy has counted `reason`, among what it refused and what was malformed.
+async fn counted(metrics: SocketAddr, reason: &str) -> f64 {
+    let scrape = Scrape::of(metrics).await;
+    let label = [format!("reason=\"{reason}\"")];
+    let label = label.each_ref().map(String::as_str);
+    scrape.sum("weft_rejects_total", &label) + scrape.sum("weft_malformed_total", &label)
 }
 
 /// Nothing here takes so long.
@@ -297,320 +314,3 @@ async fn bytes_sent_before_the_switch_never_reach_the_other_protocol() {
 
 const SWITCH: &str = "GET /chat HTTP/1.1\r\nhost: orders\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                       sec-websocket-key: x\r\nsec-websocket-version: 13\r\n\r\n";
-
-#[tokio::test]
-async fn a_slow_header_is_given_up() {
-    let pair = Pair::with(
-        echo(),
-        |web| web.set("WEFT_HEADER_TIMEOUT", "300ms"),
-        |orders| orders.set("WEFT_HEADER_TIMEOUT", "300ms"),
-    );
-    for address in [pair.web.outbound, pair.orders.inbound] {
-        for begin in ["G", "GET / HTTP/1.1\r\nhost: or"] {
-            let mut client = Http1::connect(address).await;
-            client.send(begin).await;
-            let mut drip = tokio::time::interval(Duration::from_millis(50));
-            let answer = loop {
-                tokio::select! {
-                    answer = client.try_answer("GET") => break answer.unwrap(),
-                    _ = drip.tick() => {}
-                }
-            };
-            assert_eq!(
-                (answer.status.as_u16(), answer.reject()),
-                (408, "header_timeout"),
-                "{begin}"
-            );
-            assert!(client.rest().await.is_empty(), "{begin}");
-        }
-    }
-    // One that sends a byte now and then is no better.
-    let mut client = Http1::connect(pair.web.outbound).await;
-    let begun = Instant::now();
-    client.send("GET / HTTP/1.1\r\nx: ").await;
-    let mut drip = tokio::time::interval(Duration::from_millis(20));
-    while client.try_send("a").await.is_ok() {
-        drip.tick().await;
-        assert!(
-            begun.elapsed() < STUCK,
-            "a dripping header is read for ever"
-        );
-    }
-}
-
-#[tokio::test]
-async fn half_a_handshake_is_given_up() {
-    let pair = Pair::with(
-        echo(),
-        |web| web,
-        |orders| orders.set("WEFT_HANDSHAKE_TIMEOUT", "300ms"),
-    );
-    let rows: [(&str, &[u8]); 3] = [
-        ("the beginning of a record", b"\x16\x03\x01\x02\x00\x01\x00"),
-        (
-            "a record that is no ClientHello",
-            b"\x16\x03\x01\x00\x05hello",
-        ),
-        ("a record of the largest size", b"\x16\x03\x01\xff\xff\x01"),
-    ];
-    for (name, bytes) in rows {
-        let mut client = Http1::connect(pair.orders.inbound).await;
-        client.send(bytes).await;
-        let rest = timeout(STUCK, client.rest()).await;
-        assert!(rest.is_ok(), "{name}");
-    }
-    assert_eq!(
-        Http1::connect(pair.web.outbound)
-            .await
-            .get("orders", "/")
-            .await
-            .status,
-        200
-    );
-}
-
-#[tokio::test]
-async fn garbage_is_closed_and_harms_nobody() {
-    let pair = Pair::with(
-        echo(),
-        |web| web,
-        |orders| orders.set("WEFT_MTLS", "strict"),
-    );
-    let mut steady = Http1::connect(pair.web.outbound).await;
-    let mut state = 7_u32;
-    let mut garbage = || {
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state.to_be_bytes()[0]
-        };
-        (0..200).map(next).collect::<Vec<u8>>()
-    };
-    for number in 0..100 {
-        for address in [pair.web.outbound, pair.orders.inbound] {
-            let mut client = Http1::connect(address).await;
-            let bytes = garbage();
-            let _gone = client.try_send(&bytes).await;
-            client.finish_quietly().await;
-            assert!(timeout(STUCK, client.rest()).await.is_ok(), "{bytes:?}");
-        }
-        assert_eq!(steady.get("orders", "/").await.status, 200, "{number}");
-    }
-}
-
-#[tokio::test]
-async fn two_thousand_idle_connections_harm_nobody() {
-    raise_open_files();
-    let pair = Pair::with(
-        echo(),
-        |web| web.set("WEFT_MAX_CONNECTIONS", 2010),
-        |orders| orders,
-    );
-    let mut idle = Vec::new();
-    for _ in 0..2000 {
-        let mut client = Http1::connect(pair.web.outbound).await;
-        if idle.len() % 2 == 0 {
-            client.send("GET / HT").await;
-        }
-        idle.push(client);
-    }
-    let mut client = Http1::connect(pair.web.outbound).await;
-    assert_eq!(client.get("orders", "/").await.status, 200);
-    // Beyond the limit a connection is closed at once, and the others stay.
-    let mut more: Vec<Http1> = Vec::new();
-    for _ in 0..20 {
-        more.push(Http1::connect(pair.web.outbound).await);
-    }
-    let mut refused = 0;
-    for client in &mut more {
-        refused += usize::from(
-            timeout(Duration::from_millis(100), client.rest())
-                .await
-                .is_ok(),
-        );
-    }
-    assert_eq!(refused, 11, "of 2021 connections, where 2010 may be");
-    let mut late = idle.remove(0);
-    late.send("TP/1.1\r\nhost: orders\r\n\r\n").await;
-    assert_eq!(late.answer().await.status, 200);
-}
-
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).unwrap();
-}
-
-/// The bytes of one frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-    [&head, payload].concat()
-}
-
-/// `GET http://orders/flood`, by HPACK's static table.
-const FLOOD_HEADERS: &[u8] = b"\x82\x86\x04\x06/flood\x01\x06orders";
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-// RFC 9113 section 6.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-
-#[tokio::test]
-async fn http2_floods_are_cut_early_and_harm_nobody() {
-    let requests = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&requests);
-    let app = App::http(move |request| {
-        if request.uri().path() == "/flood" {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        async { Response::new(app::text("ok")) }
-    });
-    let pair = Pair::new(app);
-    let open = frame(HEADERS, 4, 1, FLOOD_HEADERS);
-    type Next = Box<dyn Fn(u32) -> Vec<u8>>;
-    let rows: Vec<(&str, Vec<u8>, Next)> = vec![
-        (
-            "pings",
-            vec![],
-            Box::new(|_| frame(PING, 0, 0, b"12345678")),
-        ),
-        ("settings", vec![], Box::new(|_| frame(SETTINGS, 0, 0, b""))),
-        (
-            "priorities",
-            vec![],
-            Box::new(|n| frame(PRIORITY, 0, 1 + 2 * n, b"\0\0\0\0\x10")),
-        ),
-        (
-            "unknown frames",
-            vec![],
-            Box::new(|_| frame(0x77, 0, 0, b"")),
-        ),
-        (
-            "rapid reset",
-            vec![],
-            Box::new(|n| {
-                [
-                    frame(HEADERS, 5, 1 + 2 * n, FLOOD_HEADERS),
-                    frame(RST_STREAM, 0, 1 + 2 * n, b"\0\0\0\x08"),
-                ]
-                .concat()
-            }),
-        ),
-        (
-            "requests that break the rules",
-            vec![],
-            Box::new(|n| frame(HEADERS, 5, 1 + 2 * n, b"\x82")),
-        ),
-        (
-            "empty data",
-            open.clone(),
-            Box::new(|_| frame(DATA, 0, 1, b"")),
-        ),
-        (
-            "padding",
-            open.clone(),
-            Box::new(|_| frame(DATA, 8, 1, &[1, 0])),
-        ),
-        (
-            "empty continuations",
-            frame(HEADERS, 0, 1, FLOOD_HEADERS),
-            Box::new(|_| frame(CONTINUATION, 0, 1, b"")),
-        ),
-        (
-            "continuations",
-            frame(HEADERS, 0, 1, FLOOD_HEADERS),
-            Box::new(|_| frame(CONTINUATION, 0, 1, b"\0\x01x\x01y")),
-        ),
-    ];
-    for address in [pair.web.outbound, pair.orders.inbound] {
-        let steady = Http2::connect(address).await;
-        for (name, begin, next) in &rows {
-            requests.store(0, Ordering::Relaxed);
-            let sent = flood(address, begin, next, &steady).await;
-            assert!(sent < MOST_FRAMES, "{name}: still open after {sent} frames");
-            let served = requests.load(Ordering::Relaxed);
-            assert!(served < 2_000, "{name}: the app was asked {served} times");
-        }
-    }
-}
-
-const MOST_FRAMES: u32 = 100_000;
-
-/// Sends frames until the connection is closed, and asks the app by another connection meanwhile.
-async fn flood(
-    address: std::net::SocketAddr,
-    begin: &[u8],
-    next: &dyn Fn(u32) -> Vec<u8>,
-    steady: &Http2,
-) -> u32 {
-    let io = soon(TcpStream::connect(address)).await.unwrap();
-    let (mut from, mut to) = io.into_split();
-    let send = async {
-        to.write_all(&[PREFACE, begin].concat()).await.unwrap();
-        let mut sent = 0;
-        while sent < MOST_FRAMES {
-            let frames: Vec<u8> = (sent..sent + 50).flat_map(next).collect();
-            if to.write_all(&frames).await.is_err() {
-                break;
-            }
-            sent += 50;
-            if sent % 1000 == 0 {
-                assert_eq!(steady.get("orders", "/").await.status, 200);
-            }
-        }
-        sent
-    };
-    let read = async {
-        let mut buffer = vec![0; 64 * 1024];
-        while from.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
-    };
-    within(Duration::from_secs(20), async {
-        tokio::select! {
-            sent = send => sent,
-            // Closed: what was sent after that is nobody's concern.
-            () = read => 0,
-        }
-    })
-    .await
-}
-
-#[tokio::test]
-async fn headers_that_grow_when_unpacked_are_refused() {
-    let pair = Pair::new(echo());
-    // One header of 4000 bytes goes into the table, then one byte stands for it each time.
-    let mut block = FLOOD_HEADERS.to_vec();
-    block.extend(b"\x40\x01x\x7f\xa1\x1e");
-    block.extend(vec![b'a'; 4000]);
-    block.extend(vec![0xbe; 12_000]);
-    let mut client = Http1::connect(pair.web.outbound).await;
-    client
-        .send([PREFACE, &frame(HEADERS, 5, 1, &block)].concat())
-        .await;
-    let mut seen = Vec::new();
-    while !seen
-        .windows(2)
-        .any(|pair| pair == b"\x48\x03" || pair == b"43")
-    {
-        let more = client.some().await;
-        if more.is_empty() {
-            break;
-        }
-        seen.extend(more);
-    }
-    assert!(seen.len() < 1000, "{seen:?}");
-    assert_eq!(
-        Http2::connect(pair.web.outbound)
-            .await
-            .get("orders", "/")
-            .await
-            .status,
-        200
-    );
-}

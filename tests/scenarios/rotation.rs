@@ -234,6 +234,33 @@ async fn an_authority_that_goes_and_changes_its_root_costs_no_request() {
     assert!(wrong.is_empty(), "{} of {all}: {}", wrong.len(), wrong[0]);
 }
 
+#[tokio::test]
+async fn a_missing_token_is_told_and_cured_without_a_restart() {
+    let authority = Authority::new();
+    let (mesh, app) = (Mesh::new(), echo());
+    let orders = mesh.proxy("orders").serves(80, app.address);
+    let orders = authority.supplies(orders, "orders", "1h").start();
+    mesh.services(&[("orders", 80, "-", &[orders.endpoint()])]);
+    let web = authority.supplies(mesh.proxy("web"), "web", "1h");
+    let token = authority.take_token("web");
+    let web = web.start();
+    renewed([&web, &web], "failed", 1.0).await;
+    let ready = async || {
+        let mut client = Http1::connect(web.ready).await;
+        client.get("web", "/ready").await.status.as_u16()
+    };
+    assert_eq!(ready().await, 503);
+    let mut client = Http1::connect(web.outbound).await;
+    let answer = client.get("orders", "/").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.reject()),
+        (503, "no_identity")
+    );
+    authority.give_token("web", &token);
+    eventually(Duration::from_secs(10), ready, |status| *status == 200).await;
+    assert_eq!(client.get("orders", "/").await.status, 200);
+}
+
 /// Long enough for a stall of a busy machine between the renewal, at half of it, and its end.
 const LIFETIME: &str = "4s";
 

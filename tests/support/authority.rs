@@ -79,6 +79,19 @@ impl Authority {
             .set("WEFT_CERT_TTL", lifetime)
     }
 
+    /// Takes away the token of `account`.
+    pub fn take_token(&self, account: &str) -> String {
+        let path = self.path(&format!("{account}.token"));
+        let token = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        token
+    }
+
+    /// Gives it back.
+    pub fn give_token(&self, account: &str, token: &str) {
+        self.replace(&format!("{account}.token"), token);
+    }
+
     /// Returns the roots that it gives out.
     pub fn roots(&self) -> String {
         std::fs::read_to_string(self.path("ca/ca.crt")).unwrap()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,6 +13,7 @@ use weft_proxy::config::Config;
 
 use crate::app::App;
 use crate::ca::{Ca, Files, id};
+use crate::process::Process;
 use crate::scratch::Scratch;
 
 /// One authority, one services file, any number of proxies.
@@ -99,6 +101,11 @@ impl Mesh {
         std::fs::rename(next, self.services_file()).unwrap();
     }
 
+    /// Takes the services file away.
+    pub fn services_gone(&self) {
+        std::fs::remove_file(self.services_file()).unwrap();
+    }
+
     /// Begins a proxy that proves to be `account`.
     pub fn proxy(&self, account: &str) -> Starting<'_> {
         Starting {
@@ -167,26 +174,24 @@ impl Starting<'_> {
         self
     }
 
+    /// Starts it in a process of its own, which is `program`.
+    pub fn spawn(mut self, program: &Path) -> Spawned {
+        self.variables.insert("WEFT_LOG", "info".to_owned());
+        self.variables.insert("WEFT_LOG_FORMAT", "text".to_owned());
+        let (_folder, variables) = self.environment();
+        let mut command = Command::new(program);
+        command.env_clear().envs(variables);
+        let mut process = Process::start("the proxy", command);
+        let output = process.output();
+        let outbound = process.until("listening", || {
+            outbound_of(&std::fs::read_to_string(&output).ok()?)
+        });
+        Spawned { outbound, process }
+    }
+
     /// Starts it.
     pub fn start(self) -> Proxy {
-        let folder = self.mesh.folder(&self.account);
-        let ports: Vec<String> = self
-            .ports
-            .iter()
-            .map(|(port, app)| format!("{port}={app}"))
-            .collect();
-        let mut variables: BTreeMap<&str, String> = DEFAULTS
-            .iter()
-            .map(|(name, value)| (*name, (*value).to_owned()))
-            .collect();
-        variables.insert("WEFT_SERVICE_ACCOUNT", self.account.clone());
-        variables.insert("WEFT_INBOUND_PORTS", ports.join(","));
-        variables.insert("WEFT_SERVICES_FILE", text(&self.mesh.services_file()));
-        if let Some(files) = &self.files {
-            files.put(&folder);
-            variables.insert("WEFT_IDENTITY_DIR", text(&folder));
-        }
-        variables.extend(self.variables);
+        let (folder, variables) = self.environment();
         let config = Config::from_lookup(|name| variables.get(name).cloned()).unwrap();
         let bound = app::start(config).unwrap();
         Proxy {
@@ -200,6 +205,55 @@ impl Starting<'_> {
             bound: Some(bound),
         }
     }
+
+    fn environment(&self) -> (PathBuf, BTreeMap<&'static str, String>) {
+        let folder = self.mesh.folder(&self.account);
+        let ports: Vec<String> = self
+            .ports
+            .iter()
+            .map(|(port, app)| format!("{port}={app}"))
+            .collect();
+        let mut variables: BTreeMap<&'static str, String> = DEFAULTS
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        variables.insert("WEFT_SERVICE_ACCOUNT", self.account.clone());
+        variables.insert("WEFT_INBOUND_PORTS", ports.join(","));
+        variables.insert("WEFT_SERVICES_FILE", text(&self.mesh.services_file()));
+        if let Some(files) = &self.files {
+            files.put(&folder);
+            variables.insert("WEFT_IDENTITY_DIR", text(&folder));
+        }
+        variables.extend(self.variables.clone());
+        (folder, variables)
+    }
+}
+
+/// A proxy in a process of its own; it ends when it is dropped.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Where its app calls.
+    pub outbound: SocketAddr,
+    process: Process,
+}
+
+impl Spawned {
+    /// Returns how much memory it has resident, in bytes.
+    pub fn resident(&self) -> u64 {
+        let pid = self.process.pid().as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
+
+/// Reads the outbound address from what a proxy says when it has started.
+fn outbound_of(log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once("outbound=[")?;
+    rest.split([',', ']']).next()?.parse().ok()
 }
 
 /// A running proxy; it ends when it is dropped.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -86,6 +87,11 @@ impl Process {
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.output.path().join("log")).unwrap_or_default())
             .into_owned()
+    }
+
+    /// Returns the file into which it writes.
+    pub fn output(&self) -> PathBuf {
+        self.output.path().join("log")
     }
 
     /// Returns the process number.
