@@ -11,6 +11,7 @@
 )]
 
 mod balance;
+mod dns;
 mod drain;
 mod h2spec;
 mod hostile;

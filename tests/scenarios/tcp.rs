@@ -108,3 +108,51 @@ async fn a_reset_is_not_mistaken_for_an_end() {
         assert!(end.is_err(), "through the mesh {mesh}: {end:?}");
     }
 }
+
+#[tokio::test]
+async fn bytes_that_stand_still_are_cut_and_counted() {
+    let pair = Pair::with(
+        tcp_echo(),
+        |web| web.set("WEFT_IDLE_TIMEOUT", "400ms"),
+        |orders| orders,
+    );
+    let mut client = tunnel(pair.web.outbound).await;
+    client.send([0]).await;
+    assert_eq!(client.exactly(1).await, [0]);
+    // Whatever moves counts, however little.
+    let mut drip = tokio::time::interval(Duration::from_millis(80));
+    for _ in 0..10 {
+        drip.tick().await;
+        client.send([1]).await;
+        assert_eq!(client.exactly(1).await, [1]);
+    }
+    let begun = Instant::now();
+    let end = client.whole().await;
+    assert!(end.is_err(), "{end:?}");
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn a_tunnel_to_nowhere_is_refused_and_says_why() {
+    let pair = Pair::new(tcp_echo());
+    let rows = [
+        ("nowhere.invalid:80", (404, "unknown_service")),
+        // The proxy itself.
+        ("", (508, "loop")),
+    ];
+    for (target, want) in rows {
+        let target = if target.is_empty() {
+            pair.web.outbound.to_string()
+        } else {
+            target.to_owned()
+        };
+        let mut client = Http1::connect(pair.web.outbound).await;
+        client
+            .send(format!(
+                "CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n"
+            ))
+            .await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status.as_u16(), answer.reject()), want, "{target}");
+    }
+}
