@@ -83,3 +83,37 @@ async fn a_switched_connection_that_breaks_is_not_ended_in_an_orderly_way() {
     let end = soon(client.whole()).await;
     assert!(end.is_err(), "{end:?}");
 }
+
+#[tokio::test]
+async fn a_switch_that_does_not_fit_what_was_asked_is_not_passed_on() {
+    let rows = [
+        (
+            "another protocol",
+            "connection: upgrade\r\nupgrade: h2c\r\n",
+        ),
+        ("no protocol", "connection: upgrade\r\n"),
+        (
+            "two protocols",
+            "connection: upgrade\r\nupgrade: websocket, h2c\r\n",
+        ),
+    ];
+    for (name, fields) in rows {
+        let app = App::tcp(move |mut io| async move {
+            let Some(_head) = read_head(&mut io).await else {
+                return;
+            };
+            let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\nsecret");
+            let _gone = io.write_all(answer.as_bytes()).await;
+        });
+        let pair = Pair::new(app);
+        let mut client = Http1::connect(pair.web.outbound).await;
+        client.send(SWITCH).await;
+        let answer = client.answer().await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.reject()),
+            (502, "upstream_malformed"),
+            "{name}"
+        );
+        assert!(!answer.text().contains("secret"), "{name}");
+    }
+}

@@ -54,6 +54,27 @@ pub(crate) fn prepare(headers: &mut HeaderMap) -> Option<HeaderValue> {
     Some(wanted)
 }
 
+/// Whether an answer switches to what was `offered`, and to nothing else.
+///
+/// RFC 9110 section 7.8: "A server MUST NOT switch to a protocol that was not indicated by the client in the corresponding
+/// request's Upgrade header field."
+pub(super) fn is_among(answer: &HeaderMap, offered: &HeaderValue) -> bool {
+    let mut chosen = answer
+        .get_all(UPGRADE)
+        .iter()
+        .flat_map(protocols)
+        .peekable();
+    chosen.peek().is_some()
+        && chosen.all(|one| protocols(offered).any(|other| one.eq_ignore_ascii_case(other)))
+}
+
+fn protocols(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+}
+
 /// Whether `h2c` is among the protocols of an Upgrade header, each `name [ "/" version ]` (RFC 9110 section 7.8).
 fn offers_h2c(value: &HeaderValue) -> bool {
     value

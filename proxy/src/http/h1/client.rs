@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{EXPECT, UPGRADE};
-use http::{Method, Response, StatusCode, request};
+use http::{HeaderValue, Method, Response, StatusCode, request};
 use tokio::time::{Duration, Sleep, sleep};
 
 use super::body::{Home, Incoming};
@@ -24,7 +24,7 @@ use crate::http::body::{Body, Frame, Source};
 use crate::http::failure::{Failure, Processed, SendError};
 use crate::http::interim::Interim;
 use crate::http::malformed::Malformed;
-use crate::http::upgrade::Upgraded;
+use crate::http::upgrade::{self, Upgraded};
 use crate::tasks::{AbortOnDrop, Tasks};
 
 /// One connection, ready for one request.
@@ -99,8 +99,8 @@ struct Call<'a> {
     interim: &'a Interim,
     limits: Limits,
     upload: Upload,
-    /// The request asked for another protocol.
-    switches: bool,
+    /// The protocols that the request offers to switch to.
+    offered: Option<&'a HeaderValue>,
     write_error: Option<io::Error>,
     answered: bool,
 }
@@ -123,14 +123,13 @@ impl<'a> Call<'a> {
             hold,
             connect,
         };
-        let switches = connect || head.headers.contains_key(UPGRADE);
         Self {
             conn,
             method: &head.method,
             interim,
             limits: client.limits,
             upload,
-            switches,
+            offered: head.headers.get(UPGRADE),
             write_error: None,
             answered: false,
         }
@@ -154,10 +153,10 @@ impl<'a> Call<'a> {
                 Err(malformed) => {
                     return Poll::Ready(Err(Failure::maybe(SendError::Malformed(malformed))));
                 }
-                Ok(Some(head)) if self.is_final(head.response.status()) => {
+                Ok(Some(head)) if self.is_final(&head.response) => {
                     return Poll::Ready(Ok(head));
                 }
-                // RFC 9110 section 7.8: a switch that nobody asked for. Passed on it would end HTTP for the caller alone.
+                // RFC 9110 section 7.8: a switch that nobody asked for, or to what nobody offered. Passed on it would end HTTP for the caller alone.
                 Ok(Some(head)) if head.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     let error = SendError::Malformed(Malformed::StatusLine);
                     return Poll::Ready(Err(Failure::maybe(error)));
@@ -195,8 +194,15 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn is_final(&self, status: StatusCode) -> bool {
-        !status.is_informational() || (status == StatusCode::SWITCHING_PROTOCOLS && self.switches)
+    fn is_final(&self, head: &Response<()>) -> bool {
+        let switches = || {
+            self.upload.connect
+                || self
+                    .offered
+                    .is_some_and(|offered| upgrade::is_among(head.headers(), offered))
+        };
+        !head.status().is_informational()
+            || (head.status() == StatusCode::SWITCHING_PROTOCOLS && switches())
     }
 
     fn take_head(&mut self) -> Result<Option<ResponseHead>, Malformed> {
