@@ -135,6 +135,7 @@ pub fn start(config: Config) -> anyhow::Result<Bound> {
         ended,
         config,
     };
+    parts.policies.watch(parts.telemetry.metrics());
     let mut threads = vec![thread];
     for (number, own) in sockets.drain(..).enumerate() {
         let parts = parts.clone();

@@ -74,6 +74,8 @@ pub(crate) struct Cx {
     pub(crate) facts: Rc<ConnectionFacts>,
     /// `x-forwarded-client-cert` and `x-weft-client-id` for the app, where the caller is verified.
     pub(crate) caller: Option<CallerHeaders>,
+    /// What it may ask of us.
+    pub(crate) limits: Limits,
 }
 
 /// The verified caller, as headers.

@@ -92,6 +92,7 @@ impl Exchange {
         mut self: Box<Self>,
         outcome: Result<Response<Body>, Reject>,
     ) -> Response<Body> {
+        let reject = outcome.as_ref().err().copied();
         let mut response = match outcome {
             Ok(response) => response,
             Err(reject) => {
@@ -104,7 +105,7 @@ impl Exchange {
                 })
             }
         };
-        self.passed.answer(&mut response);
+        self.passed.answer(&mut response, reject);
         let took = self.record.start.elapsed();
         self.record.status = Some(response.status());
         self.record.first_byte = Some(took);

@@ -1,10 +1,24 @@
 //! What may happen to a request before it is sent, in the order in which it happens.
 
+pub(crate) mod claims;
+pub(crate) mod concurrency;
+pub(crate) mod fault;
+pub(crate) mod headers;
+pub(crate) mod limits;
+pub(crate) mod matches;
+pub(crate) mod rate_limit;
 pub(crate) mod trace;
+
+use std::sync::Arc;
 
 use http::{Request, Response};
 use weft_policy::Policy;
+use weft_policy::fault::Fault;
+use weft_policy::headers::HeaderEdits;
 
+use self::concurrency::{Concurrency, Gate, Permit};
+use self::limits::Connections;
+use self::rate_limit::{Quota, RateLimits};
 use crate::cx::Cx;
 use crate::http::body::Body;
 use crate::http::headers::{CLIENT_ID, XFCC, strip_mesh};
@@ -12,37 +26,111 @@ use crate::policy::Active;
 use crate::reject::Reject;
 
 /// The filters that one policy asks for on what comes in, ready to run. A filter that is not asked for is `None`.
-pub(crate) struct Inbound {}
+pub(crate) struct Inbound {
+    rate_limits: Option<RateLimits>,
+    fault: Vec<Fault>,
+    concurrency: Option<Concurrency>,
+    max_body: Option<u64>,
+    headers: Option<Arc<HeaderEdits>>,
+}
 
 /// What the filters keep over a change of policy.
 #[derive(Default)]
-pub(crate) struct Kept {}
+pub(crate) struct Kept {
+    rate_limits: rate_limit::Kept,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) connections: Connections,
+}
 
 /// What a request holds on to until its answer is complete, and what it does to the answer, be it the app's or a refusal.
 #[derive(Debug, Default)]
-pub(crate) struct Passed {}
+pub(crate) struct Passed {
+    /// Where it stands with the rate limit that decided.
+    quota: Option<Box<Quota>>,
+    /// Its place among the requests in flight.
+    permit: Option<Permit>,
+    /// Edits of the answer.
+    headers: Option<Arc<HeaderEdits>>,
+}
 
 impl Inbound {
     /// `None` where `policy` asks for nothing: then nothing is run.
-    pub(crate) fn new(_policy: &Policy, _kept: &Kept) -> Option<Self> {
-        None
+    pub(crate) fn new(policy: &Policy, kept: &Kept) -> Option<Self> {
+        let policy = &policy.inbound;
+        let filters = Self {
+            rate_limits: RateLimits::new(&policy.rate_limit, &kept.rate_limits),
+            fault: policy.fault.clone(),
+            concurrency: Concurrency::new(policy.concurrency, &kept.gate),
+            max_body: policy.limits.body,
+            headers: (!policy.headers.is_empty()).then(|| Arc::new(policy.headers.clone())),
+        };
+        filters.does_something().then_some(filters)
+    }
+
+    fn does_something(&self) -> bool {
+        let Self {
+            rate_limits,
+            fault,
+            concurrency,
+            max_body,
+            headers,
+        } = self;
+        rate_limits.is_some()
+            || !fault.is_empty()
+            || concurrency.is_some()
+            || max_body.is_some()
+            || headers.is_some()
+    }
+
+    /// How many requests may be in flight now; 0 without a limit.
+    pub(crate) fn concurrency_limit(&self) -> u32 {
+        self.concurrency.as_ref().map_or(0, Concurrency::limit)
     }
 
     /// One line a filter. What passes leaves its traces in `passed`, which also sees the answer to what is refused.
-    #[expect(clippy::unused_async, reason = "filters that wait will land here")]
     async fn run(
         &self,
-        _cx: &Cx,
-        _request: &mut Request<Body>,
-        _passed: &mut Passed,
+        cx: &Cx,
+        request: &mut Request<Body>,
+        passed: &mut Passed,
     ) -> Result<(), Reject> {
+        passed.headers.clone_from(&self.headers);
+        if let Some(limits) = &self.rate_limits {
+            limits.pass(cx, request, passed)?;
+        }
+        if let Some(max) = self.max_body {
+            limits::body(max, request)?;
+        }
+        fault::inject(cx, &self.fault, request).await?;
+        if let Some(concurrency) = &self.concurrency {
+            passed.permit = Some(concurrency.enter(cx, request)?);
+        }
+        if let Some(edits) = &self.headers {
+            headers::edit(&edits.request, request.headers_mut());
+        }
         Ok(())
     }
 }
 
 impl Passed {
     /// What passing adds to the answer.
-    pub(crate) fn answer(&self, _response: &mut Response<Body>) {}
+    pub(crate) fn answer(&mut self, response: &mut Response<Body>, reject: Option<Reject>) {
+        if reject.is_none()
+            && let Some(permit) = &mut self.permit
+        {
+            permit.answered();
+        }
+        let headers = response.headers_mut();
+        if let Some(quota) = &self.quota {
+            quota.announce(headers);
+        }
+        if reject == Some(Reject::Overloaded) {
+            concurrency::retry_after(headers);
+        }
+        if let Some(edits) = &self.headers {
+            headers::edit(&edits.response, headers);
+        }
+    }
 }
 
 /// Filters of requests for our app.

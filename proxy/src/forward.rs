@@ -14,7 +14,7 @@ use tracing::debug;
 use crate::connect::ConnectError;
 use crate::cx::{Cx, Worker};
 use crate::detect::{self, Protocol};
-use crate::http::body::Body;
+use crate::http::body::{Body, BodyError};
 use crate::http::failure::{Failure, Processed, SendError};
 use crate::http::grpc;
 use crate::http::h1::server::ServeError;
@@ -86,6 +86,7 @@ fn failed(failure: &Failure, expired: bool) -> Failed {
         SendError::Io(_) | SendError::Stream(_) => Reject::UpstreamReset,
         SendError::Closed => Reject::UpstreamClosed,
         SendError::Malformed(_) => Reject::UpstreamMalformed,
+        SendError::Request(BodyError::TooLarge) => Reject::BodyTooLarge,
         SendError::Request(_) => Reject::RequestBody,
     };
     let Failure {
@@ -154,7 +155,7 @@ pub(crate) async fn tcp<G>(
                 begun();
                 let down = tcp::End::new(io, BytesMut::new());
                 let up = tcp::End::new(upstream, heard);
-                let copied = tcp::forward(down, up, cx.worker.settings.limits.idle_timeout).await;
+                let copied = tcp::forward(down, up, cx.limits.idle_timeout).await;
                 (record.sent, record.received) = (copied.sent, copied.received);
                 record.error = copied.error.as_ref().map(broken);
             }
@@ -188,7 +189,7 @@ async fn first(
     }
     let settings = &cx.worker.settings;
     let first = detect::first_word(io, upstream, settings.detect_timeout);
-    let (protocol, heard) = timeout(settings.limits.idle_timeout, first).await??;
+    let (protocol, heard) = timeout(cx.limits.idle_timeout, first).await??;
     Ok((http_of(protocol), heard))
 }
 

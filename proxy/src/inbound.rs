@@ -24,7 +24,7 @@ use crate::detect::{self, Patience, Protocol};
 use crate::discovery::ServiceName;
 use crate::drain::Lifetime;
 use crate::exchange::Exchange;
-use crate::filter;
+use crate::filter::{self, limits};
 use crate::forward::{self, Early, Sent};
 use crate::http::body::Body;
 use crate::http::failure::Processed;
@@ -48,6 +48,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
     if let Err(error) = connect::tune(&io) {
         return debug!(%client, %error, "inbound connection is gone already");
     }
+    let Some(_place) = worker.policies.inbound_place() else {
+        let metrics = worker.telemetry.metrics();
+        return metrics.refused(Direction::Inbound, "connection_limit");
+    };
     let destination = match destination(&worker, &io) {
         Ok(destination) => destination,
         Err(reason) => {
@@ -265,11 +269,14 @@ impl Inbound {
         let expires =
             peer.map(|(peer, own)| connect::expiry(peer.not_after.min(own.leaf.not_after())));
         let caller = peer.and_then(|(peer, own)| caller_headers(peer, own));
+        let rule = &worker.policies.current().policy.inbound.limits;
+        let limits = limits::of_connection(&worker.settings.limits, rule);
         Self {
             cx: Cx {
                 worker,
                 facts,
                 caller,
+                limits,
             },
             app,
             lane,
@@ -292,7 +299,7 @@ impl Inbound {
             },
             Speaks::Http1 | Speaks::Http2 => (io, speaks),
         };
-        let limits = worker.settings.limits;
+        let limits = self.cx.limits;
         let lifetime = Lifetime::new(worker.drain.clone(), self.expires);
         match speaks {
             Speaks::Http1 => {

@@ -81,6 +81,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
                 secure: false,
             };
             let cx = Cx {
+                limits: worker.settings.limits,
                 worker,
                 facts: Rc::new(facts),
                 caller: None,

@@ -13,6 +13,9 @@ use weft_policy::Policy;
 use self::calls::CallPolicy;
 use crate::discovery::ServiceName;
 use crate::filter;
+use crate::filter::limits::Place;
+use crate::telemetry::metrics::collect::Metrics;
+use crate::telemetry::metrics::table::{CONCURRENCY, IN_FLIGHT};
 
 /// The policy in force; clones share it.
 #[derive(Clone)]
@@ -26,7 +29,6 @@ struct Shared {
 /// One policy, ready to run.
 pub(crate) struct Active {
     /// As the operator wrote it.
-    #[expect(dead_code, reason = "explain and the parts that read it live will")]
     pub(crate) policy: Policy,
     /// The filters of what comes in; `None` where policy asks for none.
     pub(crate) inbound: Option<filter::Inbound>,
@@ -58,6 +60,28 @@ impl Policies {
         self.0.active.load_full()
     }
 
+    /// A place for one more inbound connection, if policy has any left.
+    pub(crate) fn inbound_place(&self) -> Option<Place> {
+        let max = self.current().policy.inbound.limits.connections;
+        self.0.kept.filters.connections.enter(max)
+    }
+
+    /// Shows what the filters hold.
+    pub(crate) fn watch(&self, metrics: &Metrics) {
+        let read = |value: fn(&Shared) -> u32| {
+            let shared = Arc::clone(&self.0);
+            move || f64::from(value(&shared))
+        };
+        metrics.read_from(
+            IN_FLIGHT.at(&[]),
+            read(|shared| shared.kept.filters.gate.in_flight()),
+        );
+        metrics.read_from(
+            CONCURRENCY.at(&[]),
+            read(|shared| shared.active.load().concurrency_limit()),
+        );
+    }
+
     /// Replaces the policy; the next request is judged by it.
     #[expect(dead_code, reason = "the policy files will call it")]
     pub(crate) fn replace(&self, policy: Policy, namespace: &str) {
@@ -80,6 +104,13 @@ impl Active {
             to: to.collect(),
             policy,
         }
+    }
+
+    /// How many requests may be in flight now; 0 without a limit.
+    fn concurrency_limit(&self) -> u32 {
+        self.inbound
+            .as_ref()
+            .map_or(0, filter::Inbound::concurrency_limit)
     }
 
     /// How is called what has no name: our own app, and addresses outside the mesh.

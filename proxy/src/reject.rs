@@ -55,6 +55,19 @@ pub(crate) enum Reject {
     UpstreamMalformed,
     /// The caller's own body failed.
     RequestBody,
+    /// The caller's own body is larger than policy allows.
+    BodyTooLarge,
+    /// More requests than policy allows.
+    RateLimited,
+    /// More requests in flight than policy allows, or than the app serves without queueing.
+    Overloaded,
+    /// Aborted because policy asks for faults.
+    FaultAbort {
+        /// To an HTTP caller.
+        status: StatusCode,
+        /// To a gRPC caller.
+        grpc: u8,
+    },
 }
 
 /// Who is asking: what a refusal looks like depends on it.
@@ -80,6 +93,7 @@ pub(crate) struct Row {
 
 const CANCELLED: u8 = 1;
 const DEADLINE_EXCEEDED: u8 = 4;
+const RESOURCE_EXHAUSTED: u8 = 8;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
@@ -94,6 +108,10 @@ impl Reject {
             Self::HeaderTimeout => (StatusCode::REQUEST_TIMEOUT, UNAVAILABLE, "header_timeout", "the request header did not arrive in time"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, UNAVAILABLE, "body_timeout", "nothing more of the request body arrived in time"),
             Self::RequestBody => (StatusCode::BAD_REQUEST, INTERNAL, "request_body", "the request body failed before its end"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED, "body_too_large", "the request body is larger than the limit"),
+            Self::RateLimited => (StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, "rate_limited", "too many requests; Retry-After says when the next one may come"),
+            Self::Overloaded => (NOT_NOW, UNAVAILABLE, "overloaded", "too many requests are in flight"),
+            Self::FaultAbort { status, grpc } => (status, grpc, "fault_abort", "aborted by the fault policy"),
             Self::UnknownService => (StatusCode::NOT_FOUND, UNAVAILABLE, "unknown_service", "no service of that name and port is known, and DNS knows none either"),
             Self::Loop => (StatusCode::LOOP_DETECTED, INTERNAL, "loop", "the request would come back to this proxy"),
             Self::NoApp => (StatusCode::NOT_FOUND, UNAVAILABLE, "no_app", "no app is declared for this port; see WEFT_INBOUND_PORTS"),
@@ -111,7 +129,7 @@ impl Reject {
             Self::UpstreamCancelled => (BAD, CANCELLED, "upstream_cancelled", "the app cancelled the call before it answered"),
             Self::Deadline => (StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "deadline", "the caller's deadline passed before the app answered"),
         };
-        let unprocessed = matches!(self, Self::AppGone | Self::PoolFull);
+        let unprocessed = matches!(self, Self::AppGone | Self::PoolFull | Self::Overloaded);
         Row { status, grpc, label, message, unprocessed }
     }
 
@@ -212,7 +230,8 @@ mod tests {
             TeAndCl TransferEncoding TeInHttp10 ContentLength Chunk Trailer BytesBeforeUpgrade UpgradeWithBody);
         let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService Loop NoApp NoEndpoint AppGone
             NoIdentity PoolFull Connect ConnectTimeout Handshake WrongIdentity UpstreamReset UpstreamCancelled
-            UpstreamClosed UpstreamMalformed Deadline, not Reject::Malformed(_));
+            UpstreamClosed UpstreamMalformed Deadline BodyTooLarge RateLimited Overloaded,
+            not Reject::Malformed(_) | Reject::FaultAbort { .. });
         let mut want: Vec<String> = malformed
             .map(|what| format!("| `{}` | {} |", what.label(), what.status().as_u16()))
             .into();

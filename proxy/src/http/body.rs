@@ -36,6 +36,8 @@ pub(crate) enum BodyError {
     Malformed(#[source] Malformed),
     #[error("stream failed inside the body")]
     Stream(#[source] ::h2::Error),
+    #[error("body is larger than the limit")]
+    TooLarge,
     #[error("body could not be kept for another attempt")]
     NotKept,
 }
@@ -62,8 +64,8 @@ pub(crate) struct Body {
 enum Watch {
     #[default]
     Nobody,
-    /// Counts the bytes of a request.
-    Count(Rc<Cell<u64>>),
+    /// Counts the bytes of a request, and lets no more than `max` pass.
+    Count { count: Rc<Cell<u64>>, max: u64 },
     /// Counts the bytes of an answer, and ends the exchange with it.
     Exchange(Box<Exchange>),
 }
@@ -77,7 +79,15 @@ impl Body {
     /// Adds the bytes of this request body to `count`.
     pub(crate) fn count_into(&mut self, count: Rc<Cell<u64>>) {
         if !matches!(self.source, Source::Empty) {
-            self.watch = Watch::Count(count);
+            let max = u64::MAX;
+            self.watch = Watch::Count { count, max };
+        }
+    }
+
+    /// Fails this request body, which is counted, at the first byte beyond `limit`.
+    pub(crate) fn limit(&mut self, limit: u64) {
+        if let Watch::Count { max, .. } = &mut self.watch {
+            *max = limit;
         }
     }
 
@@ -128,8 +138,10 @@ impl Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, BodyError>>> {
         let frame = ready!(self.source.poll_frame(cx));
-        self.watch.see(frame.as_ref());
-        Poll::Ready(frame)
+        match self.watch.see(frame.as_ref()) {
+            Ok(()) => Poll::Ready(frame),
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
     }
 }
 
@@ -150,11 +162,15 @@ impl Source {
 }
 
 impl Watch {
-    fn see(&mut self, frame: Option<&Result<Frame, BodyError>>) {
+    fn see(&mut self, frame: Option<&Result<Frame, BodyError>>) -> Result<(), BodyError> {
         match (self, frame) {
-            (Self::Nobody, _) | (Self::Count(_), None | Some(Err(_) | Ok(Frame::Trailers(_)))) => {}
-            (Self::Count(count), Some(Ok(Frame::Data(data)))) => {
+            (Self::Nobody, _)
+            | (Self::Count { .. }, None | Some(Err(_) | Ok(Frame::Trailers(_)))) => {}
+            (Self::Count { count, max }, Some(Ok(Frame::Data(data)))) => {
                 count.set(count.get() + data.len() as u64);
+                if count.get() > *max {
+                    return Err(BodyError::TooLarge);
+                }
             }
             (Self::Exchange(exchange), Some(Ok(Frame::Data(data)))) => {
                 exchange.answered_bytes(data.len());
@@ -165,6 +181,7 @@ impl Watch {
             (Self::Exchange(exchange), Some(Err(_))) => exchange.failed(),
             (Self::Exchange(exchange), None) => exchange.completed(),
         }
+        Ok(())
     }
 }
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// `grpc-status`, in trailers or in a trailers-only answer.
 pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// `grpc-message`, percent-encoded.
 pub(crate) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const PUSH_BACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Whether a request is gRPC: `"application/grpc" [("+proto" / "+json" / {custom})]` (gRPC PROTOCOL-HTTP2, Requests).
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -42,6 +43,44 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
         "n" => Duration::from_nanos(value),
         _ => return None,
     })
+}
+
+/// Asks a gRPC caller to wait before it tries again (gRFC A6, Pushback); nothing in an answer to somebody else.
+pub(crate) fn push_back(headers: &mut HeaderMap, millis: u64) {
+    if headers.contains_key(STATUS) {
+        headers.insert(PUSH_BACK, HeaderValue::from(millis));
+    }
+}
+
+/// What an HTTP status is to a gRPC caller (gRPC, HTTP to gRPC Status Code Mapping).
+pub(crate) fn code_of(status: StatusCode) -> u8 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+/// What a gRPC code is to an HTTP caller (google.rpc.Code, HTTP Mapping).
+pub(crate) fn status_of(code: u8) -> StatusCode {
+    let status = match code {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    };
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Percent-encodes a message (gRPC PROTOCOL-HTTP2, Status-Message).

@@ -120,6 +120,21 @@ impl WorkerMetrics {
         self.count(table::RETRIES.at(&[reason]));
     }
 
+    /// Counts a decision of the rate limit at `place` of the policy.
+    pub(crate) fn rate_limited(&self, place: usize, decision: Decision) {
+        let decision = match decision {
+            Decision::Passed => "passed",
+            Decision::Refused => "refused",
+        };
+        let place = PLACES.get(place).unwrap_or(&"more");
+        self.count(table::RATE_LIMIT.at(&[place, decision]));
+    }
+
+    /// Counts a fault; `kind` is a fixed word.
+    pub(crate) fn fault(&self, kind: &'static str) {
+        self.count(table::FAULTS.at(&[kind]));
+    }
+
     /// Counts a request that has ended.
     pub(super) fn request(&self, record: &RequestRecord) {
         self.requests
@@ -154,6 +169,18 @@ impl WorkerMetrics {
         self.own.with(&point, |cell| cell.add(1));
     }
 }
+
+/// What a rate limit said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Passed,
+    Refused,
+}
+
+/// Limits have no names, and labels are fixed words: their places in the policy, as far as anybody writes as many.
+const PLACES: [&str; 16] = [
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15",
+];
 
 /// What is counted of an upstream connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

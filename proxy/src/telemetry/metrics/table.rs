@@ -41,6 +41,10 @@ metrics! {
     HANDSHAKES: Counter "weft_tls_handshakes_total" ["direction", "result", "reason"] "Mesh TLS handshakes, by how they ended.";
     REJECTS: Counter "weft_rejects_total" ["direction", "reason"] "Requests and connections that this proxy answered or closed itself.";
     MALFORMED: Counter "weft_malformed_total" ["reason"] "Messages that were refused or repaired because readers could disagree on them.";
+    RATE_LIMIT: Counter "weft_rate_limit_total" ["limit", "result"] "Decisions of rate limits.";
+    IN_FLIGHT: Gauge "weft_concurrency_in_flight" [] "Requests that hold a place under the policy's concurrency limit.";
+    CONCURRENCY: Gauge "weft_concurrency_limit" [] "Places under the policy's concurrency limit; 0 without one.";
+    FAULTS: Counter "weft_faults_total" ["kind"] "Faults that policy asked for.";
     RETRIES: Counter "weft_retries_total" ["reason"] "Further attempts at a request.";
     POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections that are open, and of these HTTP/1 ones that are idle.";
     IDENTITY_EXPIRY: Gauge "weft_identity_expiry_seconds" [] "Unix time at which our leaf expires; 0 without one.";

@@ -1,0 +1,117 @@
+//! Whether a request is one that a rule speaks of, for rules that grant nothing: limits, faults, routes.
+//!
+//! Where a header or a parameter is there more than once, one value that fits is enough. Not for authorization, which must
+//! also refuse what cannot be read.
+
+use std::borrow::Cow;
+
+use http::header::HOST;
+use http::{HeaderName, Request};
+use weft_policy::matcher::{RequestMatch, ValueMatch};
+
+/// Whether all conditions of `wanted` hold.
+pub(crate) fn matches<B>(wanted: &RequestMatch, request: &Request<B>) -> bool {
+    wanted.is_any()
+        || (method(wanted, request)
+            && path(wanted, request)
+            && host(wanted, request)
+            && wanted
+                .headers
+                .iter()
+                .all(|(name, value)| header(name, value, request))
+            && wanted
+                .query
+                .iter()
+                .all(|(name, value)| query(name, value, request)))
+}
+
+fn method<B>(wanted: &RequestMatch, request: &Request<B>) -> bool {
+    wanted.methods.is_empty() || wanted.methods.contains(request.method())
+}
+
+fn path<B>(wanted: &RequestMatch, request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    wanted.paths.is_empty() || wanted.paths.iter().any(|pattern| pattern.matches(path))
+}
+
+fn host<B>(wanted: &RequestMatch, request: &Request<B>) -> bool {
+    if wanted.hosts.is_empty() {
+        return true;
+    }
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
+    let host = host.map(without_port);
+    host.is_some_and(|host| wanted.hosts.iter().any(|pattern| pattern.matches(host)))
+}
+
+/// `orders:80` is `orders`, `[::1]:80` is `[::1]`.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn header<B>(name: &HeaderName, wanted: &ValueMatch, request: &Request<B>) -> bool {
+    let mut values = request.headers().get_all(name).iter().peekable();
+    if matches!(wanted, ValueMatch::Present | ValueMatch::Absent) || values.peek().is_none() {
+        return fits(wanted, values.peek().map(|_there| ""));
+    }
+    values.any(|value| {
+        std::str::from_utf8(value.as_bytes()).is_ok_and(|value| fits(wanted, Some(value)))
+    })
+}
+
+fn query<B>(name: &str, wanted: &ValueMatch, request: &Request<B>) -> bool {
+    let pairs = request.uri().query().unwrap_or_default().split('&');
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut values = pairs
+        .filter(|(key, _)| !name.is_empty() && decoded(key) == name)
+        .peekable();
+    if values.peek().is_none() {
+        return fits(wanted, None);
+    }
+    values.any(|(_, value)| fits(wanted, Some(&decoded(value))))
+}
+
+/// As `application/x-www-form-urlencoded` is read (WHATWG URL, section 5.1).
+fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let (byte, after) = match (first, after) {
+            (b'+', after) => (b' ', after),
+            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, after),
+                _ => (b'%', rest.get(1..).unwrap_or_default()),
+            },
+            (byte, after) => (*byte, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+}
+
+/// Whether `value` is what it must be; `None` is a value that is not there.
+fn fits(wanted: &ValueMatch, value: Option<&str>) -> bool {
+    match (wanted, value) {
+        (ValueMatch::Absent, value) => value.is_none(),
+        (ValueMatch::Present, value) => value.is_some(),
+        (ValueMatch::OneOf(values), Some(value)) => values.iter().any(|one| one == value),
+        (ValueMatch::Prefix(prefix), Some(value)) => value.starts_with(prefix.as_str()),
+        (ValueMatch::Suffix(suffix), Some(value)) => value.ends_with(suffix.as_str()),
+        (ValueMatch::Regex(_), _) | (_, None) => false,
+    }
+}
