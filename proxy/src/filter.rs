@@ -21,7 +21,7 @@ use self::limits::Connections;
 use self::rate_limit::{Quota, RateLimits};
 use crate::cx::Cx;
 use crate::http::body::Body;
-use crate::http::headers::{CLIENT_ID, XFCC, strip_mesh};
+use crate::http::headers::{CLIENT_ID, XFCC, strip_outside};
 use crate::policy::Active;
 use crate::reject::Reject;
 
@@ -145,9 +145,7 @@ pub(crate) async fn inbound(
 ) -> Result<(), Reject> {
     let map = request.headers_mut();
     // Never from outside: what the app reads here is what this proxy has verified, or nothing.
-    map.remove(XFCC);
-    map.remove(CLIENT_ID);
-    strip_mesh(map);
+    strip_outside(map);
     if let Some(caller) = &cx.caller {
         map.insert(XFCC, caller.xfcc.clone());
         map.insert(CLIENT_ID, caller.client_id.clone());
@@ -164,8 +162,6 @@ pub(crate) async fn inbound(
 /// The request must not leave.
 pub(crate) fn outbound(_cx: &Cx, request: &mut Request<Body>) -> Result<(), Reject> {
     let map = request.headers_mut();
-    map.remove(XFCC);
-    map.remove(CLIENT_ID);
-    strip_mesh(map);
+    strip_outside(map);
     Ok(())
 }

@@ -589,6 +589,9 @@ fn judge(sent: Sent, picked: Option<&Picked>) -> Outcome {
 
 /// Marks count only from an endpoint whose identity was verified.
 fn read_marks(answer: Response<Body>, picked: &Picked, now: Instant) -> Outcome {
+    if !headers::has_any(answer.headers(), &headers::OF_THE_MESH) {
+        return Outcome::Answer(answer);
+    }
     if answer.headers().contains_key(headers::DRAINING) {
         picked.take_out(now, DRAINING_FOR);
     }
@@ -638,8 +641,7 @@ fn blamed(failed: Failed, picked: Option<&Picked>) -> Failed {
 
 fn strip_marks(map: &mut HeaderMap, meshed: bool) {
     if meshed {
-        map.remove(headers::DRAINING);
-        map.remove(headers::UNPROCESSED);
+        headers::remove_all(map, &headers::MARKS);
     } else {
         headers::strip_mesh(map);
     }

@@ -36,29 +36,64 @@ const NOT_REMOVABLE: [&str; 12] = [
     "forwarded",
 ];
 
+/// What a mesh endpoint's answer may say of the endpoint.
+pub(crate) static MARKS: [HeaderName; 2] = [UNPROCESSED, DRAINING];
+
+/// What only a proxy may say to a proxy.
+pub(crate) static OF_THE_MESH: [HeaderName; 3] = [REJECT, UNPROCESSED, DRAINING];
+
+/// What an app or a caller may not say of who calls, or in the mesh's own words.
+static NOT_FROM_OUTSIDE: [HeaderName; 5] = [XFCC, CLIENT_ID, REJECT, UNPROCESSED, DRAINING];
+
+/// RFC 9110 section 7.6.1, and `http2-settings`, which belongs to an upgrade.
+static HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+];
+
+/// Whether any of `names` is there.
+///
+/// One look at each header: a message has few, and few of `names` are ever there, so this costs less than a hash for each
+/// of them.
+pub(crate) fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
+    headers.keys().any(|name| names.contains(name))
+}
+
+/// Removes `names`, as a rule none of which is there.
+pub(crate) fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if has_any(headers, names) {
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Removes the headers by which proxies talk to each other, wherever an app could have written them.
 pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
-    for name in [REJECT, UNPROCESSED, DRAINING] {
-        headers.remove(name);
-    }
+    remove_all(headers, &OF_THE_MESH);
+}
+
+/// Removes what only this proxy may tell the next: who calls, and the words between proxies.
+pub(crate) fn strip_outside(headers: &mut HeaderMap) {
+    remove_all(headers, &NOT_FROM_OUTSIDE);
 }
 
 /// Removes what belongs to one connection only (RFC 9110 section 7.6.1). Upgrades are left to `upgrade`, which has looked
 /// before.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if !has_any(headers, &HOP_BY_HOP) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         remove_named(headers);
     }
     let trailers = headers.contains_key(TE) && has_token(headers, &TE, "trailers");
-    for name in [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        HTTP2_SETTINGS,
-    ] {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
     if trailers {

@@ -43,11 +43,12 @@ impl fmt::Debug for Upgraded {
 ///
 /// `h2c` is never kept: it would let requests past us that we have not seen (the h2c smuggling of 2020).
 pub(crate) fn prepare(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let wanted = headers
-        .get(UPGRADE)
+    let mut offers = headers.get_all(UPGRADE).iter();
+    let wanted = offers
+        .next()
         .filter(|_| has_token(headers, &CONNECTION, "upgrade"))
         .cloned();
-    let one = headers.get_all(UPGRADE).iter().count() == 1;
+    let one = offers.next().is_none();
     remove_hop_by_hop(headers);
     let wanted = wanted.filter(|value| one && !offers_h2c(value))?;
     put(headers, wanted.clone());

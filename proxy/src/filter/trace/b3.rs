@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Parent, hex, only};
+use crate::http::headers::{has_any, remove_all};
 use crate::telemetry::record::TraceContext;
 
 /// What B3 headers say.
@@ -17,6 +18,9 @@ pub(super) enum Place {
 
 /// Reads B3 in one header, or else in several; `None` if there is none or a broken one.
 pub(super) fn read(headers: &HeaderMap) -> Option<Place> {
+    if !has_any(headers, &ALL) {
+        return None;
+    }
     match headers.contains_key(B3) {
         true => only(headers, &B3).and_then(|value| parse(value.as_bytes())),
         false => read_several(headers),
@@ -84,6 +88,9 @@ fn decision(value: &[u8]) -> Option<bool> {
 /// Makes our span the parent for a next hop that reads only B3, where the request had B3 for the same trace. B3 of
 /// another trace is another tracer's; broken B3 is removed.
 pub(super) fn rewrite(headers: &mut HeaderMap, trace: &TraceContext) {
+    if !has_any(headers, &ALL) {
+        return;
+    }
     if headers.contains_key(B3) {
         match read(headers) {
             Some(Place::Span(parent)) if parent.trace_id == trace.trace_id => {
@@ -101,11 +108,7 @@ pub(super) fn rewrite(headers: &mut HeaderMap, trace: &TraceContext) {
                 write_several(headers, trace);
             }
             Some(Place::Span(_) | Place::NoTrace { .. }) => {}
-            None => [TRACE_ID, SPAN_ID, PARENT_ID, DECISION, FLAGS]
-                .iter()
-                .for_each(|name| {
-                    headers.remove(name);
-                }),
+            None => remove_all(headers, &SEVERAL),
         }
     }
 }
@@ -154,3 +157,6 @@ const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
 const PARENT_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
 const DECISION: HeaderName = HeaderName::from_static("x-b3-sampled");
 const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+
+static SEVERAL: [HeaderName; 5] = [TRACE_ID, SPAN_ID, PARENT_ID, DECISION, FLAGS];
+static ALL: [HeaderName; 6] = [B3, TRACE_ID, SPAN_ID, PARENT_ID, DECISION, FLAGS];

@@ -2,15 +2,19 @@
 
 /// Reads exactly `N` bytes from `2 * N` digits.
 pub(super) fn read<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    if digits.len() != 2 * N {
+    let (pairs, []) = digits.as_chunks::<2>() else {
         return None;
-    }
+    };
+    let pairs: &[[u8; 2]; N] = pairs.try_into().ok()?;
     let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let &[high, low] = pair else { return None };
-        *byte = 16 * digit(high)? + digit(low)?;
+    // What is no digit has bits that no digit has; they are looked at once.
+    let mut seen = 0;
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        let (high, low) = (value(*high), value(*low));
+        seen |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(bytes)
+    (seen <= 15).then_some(bytes)
 }
 
 /// As [`read`], but all zeros are no identifier.
@@ -20,22 +24,26 @@ pub(super) fn read_id<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 
 /// Appends two digits a byte.
 pub(super) fn write(text: &mut Vec<u8>, bytes: &[u8]) {
-    let digit = |value: u8| {
-        if value < 10 {
-            b'0' + value
-        } else {
-            b'a' - 10 + value
-        }
-    };
-    for byte in bytes {
-        text.extend([digit(byte >> 4), digit(byte & 15)]);
+    text.extend(
+        bytes
+            .iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]),
+    );
+}
+
+/// 255 for what is no digit.
+fn value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => u8::MAX,
     }
 }
 
-fn digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+fn digit(value: u8) -> u8 {
+    if value < 10 {
+        b'0' + value
+    } else {
+        b'a' - 10 + value
     }
 }

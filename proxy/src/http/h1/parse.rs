@@ -10,7 +10,7 @@ use http::{
 
 use super::decode::Framing;
 use crate::http::Limits;
-use crate::http::headers::{has_token, single_host};
+use crate::http::headers::{has_any, has_token, single_host};
 use crate::http::malformed::Malformed;
 use crate::http::path;
 
@@ -100,6 +100,14 @@ pub(crate) fn request(
 
 fn finish_request(mut request: Request<()>, framing: Framing) -> Result<RequestHead, Malformed> {
     let version = request.version();
+    if !has_any(request.headers(), &DECIDING) {
+        return Ok(RequestHead {
+            request,
+            framing,
+            keep_alive: version == Version::HTTP_11,
+            expects_continue: false,
+        });
+    }
     let keep_alive = keep_alive(request.headers(), version);
     let headers = request.headers_mut();
     headers.remove(TRANSFER_ENCODING);
@@ -151,8 +159,12 @@ pub(crate) fn response(
     let mut headers = map(&head, parsed.headers)?;
     let framing = response_framing(&headers, status, method, version)?;
     collapse_content_length(&mut headers);
-    headers.remove(TRANSFER_ENCODING);
-    let keep_alive = keep_alive(&headers, version) && framing != Framing::UntilClose;
+    let mut kept = version == Version::HTTP_11;
+    if has_any(&headers, &UNUSUAL) {
+        headers.remove(TRANSFER_ENCODING);
+        kept = keep_alive(&headers, version);
+    }
+    let keep_alive = kept && framing != Framing::UntilClose;
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = version;
@@ -277,6 +289,9 @@ fn check_host(request: &mut Request<()>) -> Result<(), Malformed> {
 
 /// RFC 9112 section 6.3, for requests.
 fn request_framing(headers: &HeaderMap, version: Version) -> Result<Framing, Malformed> {
+    if !has_any(headers, &DECIDING) {
+        return Ok(Framing::None);
+    }
     let length = content_length(headers)?;
     if headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
         return Err(Malformed::ContentLength);
@@ -375,10 +390,20 @@ fn keep_alive(headers: &HeaderMap, version: Version) -> bool {
 const KNOWN_METHODS: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 ];
+/// Where none of these is, a request has no body, and the connection is kept as its version says.
+static DECIDING: [HeaderName; 5] = [
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    CONNECTION,
+    EXPECT,
+    UPGRADE,
+];
+/// What a usual answer does without.
+static UNUSUAL: [HeaderName; 2] = [TRANSFER_ENCODING, CONNECTION];
 /// The most header lines we can be configured to take.
 const MAX_LINES: usize = 256;
 /// Room for what the proxy adds.
-const SPARE_HEADERS: usize = 6;
+const SPARE_HEADERS: usize = 3;
 
 #[cfg(test)]
 #[path = "parse/tests.rs"]
