@@ -46,7 +46,8 @@ pub(crate) async fn send(
     worker: &Worker,
 ) -> Sent {
     let (head, body, fresh) = (attempt.head, attempt.body, attempt.fresh);
-    let start = Instant::now();
+    // Only gRPC has deadlines, and only there is the clock worth a look.
+    let start = (head.version == Version::HTTP_2).then(Instant::now);
     let answer = if head.version == Version::HTTP_2 {
         match lane.http2().await {
             Ok(client) => client.send(head, body, interim, &worker.tasks).await,
@@ -65,8 +66,9 @@ pub(crate) async fn send(
             if let SendError::Malformed(malformed) = failure.error {
                 worker.telemetry.metrics().malformed(malformed.label());
             }
-            let expired =
-                grpc::timeout(&head.headers).is_some_and(|limit| start.elapsed() >= limit);
+            let expired = start
+                .zip(grpc::timeout(&head.headers))
+                .is_some_and(|(start, limit)| start.elapsed() >= limit);
             Sent::Failed(failed(&failure, expired))
         }
     }

@@ -5,30 +5,35 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
-/// A time-out of one connection. Moving it later costs reading the clock; the runtime's timer is touched when somebody
-/// waits, and when it fires too early.
+/// A time-out of one connection. Setting it costs nothing: the clock is read when somebody begins to wait, and the runtime's
+/// timer is touched when the deadline comes nearer, and when it fires too early.
 #[derive(Debug)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    deadline: Instant,
+    limit: Duration,
+    /// Counted from the first wait; `None` before it.
+    deadline: Option<Instant>,
 }
 
 impl Timer {
     pub(crate) fn new(limit: Duration) -> Self {
         Self {
             sleep: None,
-            deadline: Instant::now() + limit,
+            limit,
+            deadline: None,
         }
     }
 
-    /// Starts anew.
+    /// Starts anew, with the next wait.
     pub(crate) fn set(&mut self, limit: Duration) {
-        self.deadline = Instant::now() + limit;
+        self.limit = limit;
+        self.deadline = None;
     }
 
     /// Ready when the time is up.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline;
+        let limit = self.limit;
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
         let sleep = self
             .sleep
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
