@@ -23,7 +23,8 @@ use crate::telemetry::record::{DestinationFacts, End, RequestRecord};
 pub(crate) struct Exchange {
     record: RequestRecord,
     telemetry: Rc<WorkerTelemetry>,
-    request_bytes: Rc<Cell<u64>>,
+    /// `None` where the request has no body.
+    request_bytes: Option<Rc<Cell<u64>>>,
     /// Counts as pending on its endpoint until the answer is complete.
     picked: Option<Picked>,
     passed: Passed,
@@ -32,8 +33,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Begins the record, and continues or begins the trace in the request's headers.
     pub(crate) fn begin(cx: &Cx, request: &mut Request<Body>) -> Box<Self> {
-        let request_bytes = Rc::new(Cell::new(0));
-        request.body_mut().count_into(Rc::clone(&request_bytes));
+        let request_bytes = request.body_mut().count();
         let trace = trace::continue_or_begin(request.headers_mut(), &cx.worker.sampler);
         let headers = request.headers();
         let record = RequestRecord {
@@ -148,7 +148,7 @@ impl Exchange {
 
     /// The answer became a tunnel, which has ended.
     pub(crate) fn tunnelled(&mut self, sent: u64, received: u64) {
-        self.request_bytes.set(sent);
+        self.request_bytes = Some(Rc::new(Cell::new(sent)));
         self.record.response_bytes = received;
         self.record.upgraded = true;
         self.record.end = End::Complete;
@@ -157,7 +157,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.record.request_bytes = self.request_bytes.get();
+        self.record.request_bytes = self.request_bytes.as_ref().map_or(0, |count| count.get());
         self.telemetry.finish(&self.record);
     }
 }

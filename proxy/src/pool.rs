@@ -5,7 +5,7 @@
 //! kernel is asked before one is used again; and `http/h1/client` reads from a failure whether anything was processed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -23,11 +23,11 @@ use crate::http::h1::conn::{Conn, Shared};
 use crate::http::h2;
 use crate::io::Io;
 use crate::tasks::Tasks;
-use crate::telemetry::metrics::{OpenGauge, PoolState, WorkerMetrics};
+use crate::telemetry::metrics::{Gauge, OpenGauge, PoolState, WorkerMetrics};
 use crate::tls::Speaks;
 
 /// Whose connections they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
     /// An endpoint of discovery, by its id.
     Endpoint(u64),
@@ -49,7 +49,7 @@ pub(crate) struct PoolConfig {
 
 /// All connections of one worker to all endpoints.
 pub(crate) struct Pool {
-    lanes: RefCell<HashMap<Key, Rc<Lane>>>,
+    lanes: RefCell<BTreeMap<Key, Rc<Lane>>>,
     connector: Connector,
     config: PoolConfig,
     metrics: Rc<WorkerMetrics>,
@@ -129,6 +129,8 @@ pub(crate) struct Lane {
     connector: Connector,
     config: PoolConfig,
     metrics: Rc<WorkerMetrics>,
+    /// Counts what is in `idle`.
+    kept: Gauge,
     tasks: Tasks,
     janitor: Rc<RefCell<Waker>>,
 }
@@ -174,6 +176,7 @@ impl Lane {
             connector: pool.connector.clone(),
             config: pool.config,
             metrics: Rc::clone(&pool.metrics),
+            kept: pool.metrics.pool_connections(PoolState::Idle),
             tasks: pool.tasks.clone(),
             janitor: Rc::clone(&pool.janitor),
         }
@@ -187,9 +190,10 @@ impl Lane {
         self: &Rc<Self>,
         fresh: bool,
     ) -> Result<h1::client::Client, ConnectError> {
-        self.used.set(Instant::now());
+        let now = Instant::now();
+        self.used.set(now);
         let home: Rc<dyn Home> = Rc::<Self>::clone(self);
-        if let Some(conn) = self.take_idle().filter(|_| !fresh) {
+        if let Some(conn) = self.take_idle(now).filter(|_| !fresh) {
             return Ok(h1::client::Client {
                 conn,
                 reused: true,
@@ -220,6 +224,11 @@ impl Lane {
         if let Some(client) = self.take_shared() {
             return Ok(client);
         }
+        // On the heap: rare beside the requests that find a place, and most of their future's size.
+        Box::pin(self.open_shared()).await
+    }
+
+    async fn open_shared(&self) -> Result<h2::client::Client, ConnectError> {
         let _one = self.opening.lock().await;
         if let Some(client) = self.take_shared() {
             return Ok(client);
@@ -260,9 +269,9 @@ impl Lane {
         self.open.set(self.open.get() + 1);
         let open = Open(
             Rc::clone(&self.open),
-            self.metrics.pool_connection(PoolState::Open),
+            self.metrics.pool_connections(PoolState::Open).open(),
         );
-        // On the heap: rare beside the requests that find a connection, and most of their future's size.
+        // On the heap, as it is rare and large.
         let connecting = self
             .connector
             .connect(&self.target, &self.configs, speaks, &self.metrics);
@@ -270,8 +279,7 @@ impl Lane {
         Ok((connected, open))
     }
 
-    fn take_idle(&self) -> Option<Shared> {
-        let now = Instant::now();
+    fn take_idle(&self, now: Instant) -> Option<Shared> {
         loop {
             let Idle { conn, since, .. } = self.idle.borrow_mut().pop()?;
             let idle = now.saturating_duration_since(since);
@@ -367,7 +375,7 @@ impl Home for Lane {
                 return;
             }
         }
-        let _counted = self.metrics.pool_connection(PoolState::Idle);
+        let _counted = self.kept.open();
         self.idle.borrow_mut().push(Idle {
             conn,
             since: now,

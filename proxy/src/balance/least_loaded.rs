@@ -17,6 +17,9 @@ pub(super) fn choose(
     open: impl Fn(&Member) -> u32 + Copy,
 ) -> Option<&Member> {
     let first = draw(tier, open)?;
+    if tier.members().len() == 1 {
+        return Some(first);
+    }
     let another = |member: &Member| {
         if member.endpoint.id == first.endpoint.id {
             0

@@ -76,12 +76,17 @@ impl Body {
         Source::Empty.into()
     }
 
-    /// Adds the bytes of this request body to `count`.
-    pub(crate) fn count_into(&mut self, count: Rc<Cell<u64>>) {
-        if !matches!(self.source, Source::Empty) {
-            let max = u64::MAX;
-            self.watch = Watch::Count { count, max };
+    /// Counts the bytes of this request body, if it can have any.
+    pub(crate) fn count(&mut self) -> Option<Rc<Cell<u64>>> {
+        if matches!(self.source, Source::Empty) {
+            return None;
         }
+        let count = Rc::<Cell<u64>>::default();
+        self.watch = Watch::Count {
+            count: Rc::clone(&count),
+            max: u64::MAX,
+        };
+        Some(count)
     }
 
     /// Fails this request body, which is counted, at the first byte beyond `limit`.

@@ -81,13 +81,13 @@ impl WorkerMetrics {
         OpenGauge::new(self.own.cell(&open.at(&security)))
     }
 
-    /// Counts an upstream connection in this state until the guard is dropped.
-    pub(crate) fn pool_connection(&self, state: PoolState) -> OpenGauge {
+    /// Where upstream connections in this state are counted.
+    pub(crate) fn pool_connections(&self, state: PoolState) -> Gauge {
         let state = match state {
             PoolState::Open => "open",
             PoolState::Idle => "idle",
         };
-        OpenGauge::new(self.own.cell(&table::POOL.at(&[state])))
+        Gauge(self.own.cell(&table::POOL.at(&[state])))
     }
 
     /// Counts a mesh handshake that succeeded.
@@ -198,6 +198,17 @@ impl Direction {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
         }
+    }
+}
+
+/// A gauge that was found once, for who counts in it often.
+#[derive(Debug)]
+pub(crate) struct Gauge(Arc<Cell>);
+
+impl Gauge {
+    /// Adds one until the guard is dropped.
+    pub(crate) fn open(&self) -> OpenGauge {
+        OpenGauge::new(Arc::clone(&self.0))
     }
 }
 

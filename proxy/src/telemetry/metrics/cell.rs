@@ -112,11 +112,21 @@ impl<O: Clone + Eq + Hash, V: Default + Sum> Family<O, V> {
     }
 }
 
+/// A series that a worker has seen.
+#[derive(Debug)]
+struct Known<O, V> {
+    hash: u64,
+    owned: O,
+    cell: Arc<V>,
+}
+
 /// One worker's view of a family; not `Send`, as its cells have one writer.
 #[derive(Debug)]
 pub(super) struct WorkerFamily<O, V> {
     family: Arc<Family<O, V>>,
-    known: RefCell<HashTable<(u64, O, Arc<V>)>>,
+    known: RefCell<HashTable<Rc<Known<O, V>>>>,
+    /// Most often the next one too, which then costs no hash.
+    last: RefCell<Option<Rc<Known<O, V>>>>,
     /// Where new series are counted once the family is full; the next worker may see another set of series before that.
     overflow: OnceCell<Arc<V>>,
     hasher: RandomState,
@@ -128,6 +138,7 @@ impl<O: Clone + Eq + Hash, V: Default + Sum> WorkerFamily<O, V> {
         Self {
             family: Arc::clone(family),
             known: RefCell::default(),
+            last: RefCell::default(),
             overflow: OnceCell::new(),
             hasher: RandomState::new(),
             _one_thread: PhantomData,
@@ -136,26 +147,26 @@ impl<O: Clone + Eq + Hash, V: Default + Sum> WorkerFamily<O, V> {
 
     /// Changes the cells of `key`.
     pub(super) fn with(&self, key: &impl Key<Owned = O>, change: impl FnOnce(&V)) {
-        let hash = key.quick_hash(&self.hasher);
-        let known = self.known.borrow();
-        match known.find(hash, |(_, owned, _)| key.is(owned)) {
-            Some((_, _, cell)) => change(cell),
-            None => {
-                drop(known);
-                change(&self.first_seen(hash, key));
-            }
+        if let Some(last) = &*self.last.borrow()
+            && key.is(&last.owned)
+        {
+            return change(&last.cell);
         }
+        change(&self.cell(key));
     }
 
     /// The cells of `key`, for who changes them often.
     pub(super) fn cell(&self, key: &impl Key<Owned = O>) -> Arc<V> {
         let hash = key.quick_hash(&self.hasher);
         let known = self.known.borrow();
-        let found = known
-            .find(hash, |(_, owned, _)| key.is(owned))
-            .map(|(_, _, cell)| Arc::clone(cell));
+        let found = known.find(hash, |one| key.is(&one.owned)).map(Rc::clone);
         drop(known);
-        found.unwrap_or_else(|| self.first_seen(hash, key))
+        let Some(found) = found else {
+            return self.first_seen(hash, key);
+        };
+        let cell = Arc::clone(&found.cell);
+        *self.last.borrow_mut() = Some(found);
+        cell
     }
 
     fn first_seen(&self, hash: u64, key: &impl Key<Owned = O>) -> Arc<V> {
@@ -164,10 +175,14 @@ impl<O: Clone + Eq + Hash, V: Default + Sum> WorkerFamily<O, V> {
         }
         let (cell, fits) = self.family.cell(key);
         if fits {
-            let entry = (hash, key.to_owned_key(), Arc::clone(&cell));
+            let entry = Known {
+                hash,
+                owned: key.to_owned_key(),
+                cell: Arc::clone(&cell),
+            };
             self.known
                 .borrow_mut()
-                .insert_unique(hash, entry, |(hash, _, _)| *hash);
+                .insert_unique(hash, Rc::new(entry), |one| one.hash);
             return cell;
         }
         Arc::clone(self.overflow.get_or_init(|| cell))
