@@ -115,7 +115,8 @@ impl Gate {
 impl Permit {
     /// The app's answer begins.
     pub(crate) fn answered(&mut self) {
-        if let Kind::Measured { since, among } = std::mem::replace(&mut self.kind, Kind::Fixed) {
+        if let Kind::Measured { since, among } = self.kind {
+            self.kind = Kind::Fixed;
             self.gate.gradient.answered(since, Instant::now(), among);
         }
     }
@@ -220,6 +221,20 @@ mod tests {
         assert_eq!(gate.in_flight(), 1);
         drop(permit);
         assert_eq!(gate.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_probe_gives_back_the_place_that_it_had() {
+        let (one, gate) = limited(Rule::Fixed(NonZeroU32::MIN));
+        let _held = one.enter_at(Instant::now()).unwrap();
+        for secure in [false, true] {
+            assert!(take(gate.probes(secure), RESERVE).is_some());
+            let mut probe = one.permit(Kind::Probe { secure });
+            probe.answered();
+            drop(probe);
+            assert_eq!(gate.probes(secure).load(Ordering::Relaxed), 0);
+        }
+        assert_eq!(gate.in_flight(), 1);
     }
 
     #[test]
