@@ -5,6 +5,8 @@
 //!
 //! In the order of a check: [`jws::Jws::parse`] (form), [`keyset::KeySet::verify`] (signature), [`claims::Claims::check`] (contents).
 
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN};
+
 pub mod jws;
 
 pub mod key;
@@ -16,3 +18,12 @@ pub mod error;
 mod json;
 #[cfg(test)]
 mod tests;
+
+/// The SHA-256 of a token, to know it again by without keeping it.
+#[must_use]
+pub fn digest(token: &[u8]) -> [u8; SHA256_OUTPUT_LEN] {
+    let digest = aws_lc_rs::digest::digest(&SHA256, token);
+    let mut bytes = [0; SHA256_OUTPUT_LEN];
+    bytes.copy_from_slice(digest.as_ref());
+    bytes
+}

@@ -22,6 +22,7 @@ use crate::control::{self, Control};
 use crate::cx::{Settings, Worker};
 use crate::discovery::{AppProtocol, Discovery};
 use crate::drain::Drain;
+use crate::filter::authn::cache::TokenCache;
 use crate::filter::trace::Sampler;
 use crate::identity::Identities;
 use crate::listener::{self, Limit, Sharing};
@@ -109,6 +110,7 @@ pub fn start(config: Config) -> anyhow::Result<Bound> {
     let drain = Drain::default();
     let ended = CancellationToken::new();
     let open = Arc::<AtomicUsize>::default();
+    let policies = Policies::new(weft_policy::Policy::default(), &config.namespace);
     let Control {
         thread,
         discovery,
@@ -116,7 +118,8 @@ pub fn start(config: Config) -> anyhow::Result<Bound> {
         telemetry,
         sampler,
         admin,
-    } = control::start(&config, &drain, &open, &ended).context("start the control thread")?;
+    } = control::start(&config, &drain, &open, &ended, &policies)
+        .context("start the control thread")?;
     let own_ports = inbound
         .iter()
         .chain(&outbound)
@@ -129,7 +132,7 @@ pub fn start(config: Config) -> anyhow::Result<Bound> {
         identities,
         telemetry,
         sampler,
-        policies: Policies::new(weft_policy::Policy::default(), &config.namespace),
+        policies,
         drain: drain.clone(),
         open,
         ended,
@@ -353,6 +356,7 @@ fn worker(parts: Parts) -> Rc<Worker> {
         telemetry,
         sampler,
         policies,
+        tokens: TokenCache::default(),
         drain,
         tasks,
     })

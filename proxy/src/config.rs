@@ -38,6 +38,7 @@ pub struct Config {
     pub(crate) inbound_ports: Vec<InboundPort>,
     pub(crate) services_file: Option<PathBuf>,
     pub(crate) mtls: MtlsMode,
+    pub(crate) jwt_roots: PathBuf,
     /// Sorted.
     pub(crate) opaque_ports: Vec<u16>,
     /// Sorted.
@@ -132,6 +133,7 @@ impl Config {
             inbound_ports: env.or("WEFT_INBOUND_PORTS", "", INBOUND_PORTS),
             services_file: env.optional("WEFT_SERVICES_FILE", PATH),
             mtls: env.choice("WEFT_MTLS", "permissive", MtlsMode::CHOICES),
+            jwt_roots: env.or("WEFT_JWT_ROOTS", "/etc/ssl/certs/ca-certificates.crt", PATH),
             opaque_ports: env.or("WEFT_OPAQUE_PORTS", "25,587,3306,4444,5432,6379,9300,11211", PORTS),
             tls_ports: env.or("WEFT_TLS_PORTS", "", PORTS),
             workers: env.or_else("WEFT_WORKERS", "the CPU limit rounded up, 1 without one", WORKERS, cpus::limit),

@@ -17,8 +17,10 @@ use crate::config::Config;
 use crate::discovery::dns::DnsSource;
 use crate::discovery::{Discovery, DiscoveryConfig, Supply};
 use crate::drain::Drain;
+use crate::filter::authn::keys::KeyStore;
 use crate::filter::trace::Sampler;
 use crate::identity::{self, Identities, Source};
+use crate::policy::Policies;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::telemetry::otlp::Export;
@@ -42,6 +44,7 @@ pub(crate) fn start(
     drain: &Drain,
     open: &Arc<AtomicUsize>,
     ended: &CancellationToken,
+    policies: &Policies,
 ) -> anyhow::Result<Control> {
     let discovery = DiscoveryConfig {
         services_file: config.services_file.clone(),
@@ -79,6 +82,7 @@ pub(crate) fn start(
         sources,
         sockets,
         identity,
+        keys: policies.token_keys(),
         export,
     };
     let thread = thread::Builder::new()
@@ -105,6 +109,7 @@ struct Parts {
     sources: Sources,
     sockets: admin::Sockets,
     identity: identity::Supply,
+    keys: KeyStore,
     export: Option<Export>,
 }
 
@@ -114,6 +119,8 @@ async fn run(parts: Parts) {
     drop(tasks.spawn("discovery", parts.supply.run(stop.clone())));
     admin::serve(parts.sockets, &parts.sources, &tasks);
     drop(tasks.spawn("identity", parts.identity.run(stop.clone())));
+    let roots = parts.sources.config.jwt_roots.clone();
+    drop(tasks.spawn("token keys", parts.keys.run(roots, stop.clone())));
     drop(tasks.spawn("readiness", ready_with_identity(parts.sources.clone())));
     // Until the workers have told of their last requests.
     let told = CancellationToken::new();

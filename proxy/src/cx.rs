@@ -11,6 +11,7 @@ use tokio::time::Duration;
 use crate::config::MtlsMode;
 use crate::discovery::{Discovery, ServiceName};
 use crate::drain::Drain;
+use crate::filter::authn::cache::TokenCache;
 use crate::filter::trace::Sampler;
 use crate::http::Limits;
 use crate::identity::Identities;
@@ -31,6 +32,7 @@ pub(crate) struct Worker {
     pub(crate) telemetry: Rc<WorkerTelemetry>,
     pub(crate) sampler: Arc<Sampler>,
     pub(crate) policies: Policies,
+    pub(crate) tokens: TokenCache,
     pub(crate) drain: Drain,
     pub(crate) tasks: Tasks,
 }
@@ -72,6 +74,8 @@ impl Settings {
 pub(crate) struct Cx {
     pub(crate) worker: Rc<Worker>,
     pub(crate) facts: Rc<ConnectionFacts>,
+    /// The port by which the mesh knows our app, on the inbound side; 0 on the other.
+    pub(crate) port: u16,
     /// `x-forwarded-client-cert` and `x-weft-client-id` for the app, where the caller is verified.
     pub(crate) caller: Option<CallerHeaders>,
     /// What it may ask of us.

@@ -197,6 +197,23 @@ pub(crate) async fn first_word(
     Ok((protocol, from_server))
 }
 
+/// Waits for the client's first word alone; its bytes are read again.
+///
+/// # Errors
+/// What the socket says.
+pub(crate) async fn client_word(client: &mut Io, patience: Patience) -> io::Result<Protocol> {
+    let mut heard = BytesMut::new();
+    let protocol = match timeout(patience.silence, client.read_buf(&mut heard)).await {
+        Err(_elapsed) => return Ok(Protocol::Silent),
+        Ok(read) => {
+            read?;
+            finish(client, &mut heard, patience.rest).await?
+        }
+    };
+    client.again(heard.freeze());
+    Ok(protocol)
+}
+
 /// The likeliest reading of a prefix that came too slowly.
 fn settle(bytes: &[u8]) -> Protocol {
     match sniff(bytes) {

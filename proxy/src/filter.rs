@@ -1,5 +1,7 @@
 //! What may happen to a request before it is sent, in the order in which it happens.
 
+pub(crate) mod authn;
+pub(crate) mod authz;
 pub(crate) mod claims;
 pub(crate) mod concurrency;
 pub(crate) mod fault;
@@ -16,6 +18,9 @@ use weft_policy::Policy;
 use weft_policy::fault::Fault;
 use weft_policy::headers::HeaderEdits;
 
+use self::authn::Authn;
+use self::authn::keys::KeyStore;
+use self::authz::{AllowedBy, Authz};
 use self::concurrency::{Concurrency, Gate, Permit};
 use self::limits::Connections;
 use self::rate_limit::{Quota, RateLimits};
@@ -23,10 +28,13 @@ use crate::cx::Cx;
 use crate::http::body::Body;
 use crate::http::headers::{CLIENT_ID, XFCC, strip_outside};
 use crate::policy::Active;
+use crate::policy::ports::Declared;
 use crate::reject::Reject;
 
 /// The filters that one policy asks for on what comes in, ready to run. A filter that is not asked for is `None`.
 pub(crate) struct Inbound {
+    authn: Option<Authn>,
+    authz: Option<Authz>,
     rate_limits: Option<RateLimits>,
     fault: Vec<Fault>,
     concurrency: Option<Concurrency>,
@@ -37,6 +45,7 @@ pub(crate) struct Inbound {
 /// What the filters keep over a change of policy.
 #[derive(Default)]
 pub(crate) struct Kept {
+    pub(crate) keys: KeyStore,
     rate_limits: rate_limit::Kept,
     pub(crate) gate: Arc<Gate>,
     pub(crate) connections: Connections,
@@ -45,6 +54,8 @@ pub(crate) struct Kept {
 /// What a request holds on to until its answer is complete, and what it does to the answer, be it the app's or a refusal.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
+    /// The rule of `allow` that let it pass.
+    pub(crate) allowed_by: AllowedBy,
     /// Where it stands with the rate limit that decided.
     quota: Option<Box<Quota>>,
     /// Its place among the requests in flight.
@@ -58,6 +69,8 @@ impl Inbound {
     pub(crate) fn new(policy: &Policy, kept: &Kept) -> Option<Self> {
         let policy = &policy.inbound;
         let filters = Self {
+            authn: Authn::new(&policy.jwt, &kept.keys),
+            authz: Authz::new(policy),
             rate_limits: RateLimits::new(&policy.rate_limit, &kept.rate_limits),
             fault: policy.fault.clone(),
             concurrency: Concurrency::new(policy.concurrency, &kept.gate),
@@ -69,17 +82,34 @@ impl Inbound {
 
     fn does_something(&self) -> bool {
         let Self {
+            authn,
+            authz,
             rate_limits,
             fault,
             concurrency,
             max_body,
             headers,
         } = self;
-        rate_limits.is_some()
+        authn.is_some()
+            || authz.is_some()
+            || rate_limits.is_some()
             || !fault.is_empty()
             || concurrency.is_some()
             || max_body.is_some()
             || headers.is_some()
+    }
+
+    /// Whether bytes that nobody reads may pass. Where a token is required they could hide a request without one, so they pass only
+    /// on a port that is declared not to speak HTTP.
+    pub(crate) fn opaque(&self, cx: &Cx, declared: Option<Declared>) -> Result<(), Reject> {
+        let needs_token = self.authn.as_ref().is_some_and(Authn::is_required);
+        if needs_token && !matches!(declared, Some(Declared::Opaque | Declared::OwnTls)) {
+            return Err(Reject::JwtMissing);
+        }
+        let Some(authz) = &self.authz else {
+            return Ok(());
+        };
+        authz.connection(cx).map(|_allowed_by| ())
     }
 
     /// How many requests may be in flight now; 0 without a limit.
@@ -95,6 +125,12 @@ impl Inbound {
         passed: &mut Passed,
     ) -> Result<(), Reject> {
         passed.headers.clone_from(&self.headers);
+        if let Some(authn) = &self.authn {
+            authn.run(&cx.worker.tokens, request).await?;
+        }
+        if let Some(authz) = &self.authz {
+            passed.allowed_by = authz.request(cx, request)?;
+        }
         if let Some(limits) = &self.rate_limits {
             limits.pass(cx, request, passed)?;
         }

@@ -138,16 +138,7 @@ pub(crate) async fn tcp<G>(
     destination: DestinationFacts,
     upstream: impl Future<Output = Result<(Io, G), ConnectError>>,
 ) -> Option<(Io, Speaks)> {
-    let mut record = TcpRecord {
-        connection: Rc::clone(&cx.facts),
-        destination: Some(destination),
-        trace: cx.worker.sampler.begin(),
-        start: Instant::now(),
-        started: SystemTime::now(),
-        sent: 0,
-        received: 0,
-        error: None,
-    };
+    let mut record = record(cx, destination);
     let telemetry = &cx.worker.telemetry;
     let begun = || telemetry.begin_tcp(&cx.facts, record.destination.as_ref());
     match upstream.await {
@@ -179,6 +170,29 @@ pub(crate) async fn tcp<G>(
     None
 }
 
+/// Closes a connection of opaque bytes that policy does not let pass, and records it.
+pub(crate) fn refuse_tcp(cx: &Cx, io: &Io, destination: DestinationFacts, reject: Reject) {
+    let mut record = record(cx, destination);
+    record.error = Some(reject.label());
+    let telemetry = &cx.worker.telemetry;
+    telemetry.begin_tcp(&cx.facts, record.destination.as_ref());
+    telemetry.finish_tcp(&record);
+    io::reset(io);
+}
+
+fn record(cx: &Cx, destination: DestinationFacts) -> TcpRecord {
+    TcpRecord {
+        connection: Rc::clone(&cx.facts),
+        destination: Some(destination),
+        trace: cx.worker.sampler.begin(),
+        start: Instant::now(),
+        started: SystemTime::now(),
+        sent: 0,
+        received: 0,
+        error: None,
+    }
+}
+
 /// Waits for the first word where nothing is known: HTTP that the client speaks, or what the server has said.
 async fn first(
     cx: &Cx,
@@ -203,7 +217,7 @@ fn broken(error: &std::io::Error) -> &'static str {
     }
 }
 
-fn http_of(protocol: Protocol) -> Option<Speaks> {
+pub(crate) fn http_of(protocol: Protocol) -> Option<Speaks> {
     match protocol {
         Protocol::Http1 => Some(Speaks::Http1),
         Protocol::Http2 => Some(Speaks::Http2),

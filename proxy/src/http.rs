@@ -12,6 +12,7 @@ pub(crate) mod headers;
 pub(crate) mod interim;
 pub(crate) mod malformed;
 pub(crate) mod path;
+pub(crate) mod readings;
 pub(crate) mod timer;
 pub(crate) mod upgrade;
 

@@ -17,7 +17,6 @@ use tracing::debug;
 use weft_certs::identity::Identity;
 use weft_certs::verify::Peer;
 
-use crate::config::MtlsMode;
 use crate::connect::{self, ConnectError, Target};
 use crate::cx::{CallerHeaders, Cx, Worker};
 use crate::detect::{self, Patience, Protocol};
@@ -35,6 +34,8 @@ use crate::http::interim::Interim;
 use crate::http::{h2, upgrade};
 use crate::io::Io;
 use crate::orig_dst::orig_dst;
+use crate::policy::Active;
+use crate::policy::ports::{Declared, PortRules};
 use crate::pool::{Key, Lane};
 use crate::reject::{Caller, Reject};
 use crate::retry::{self, Attempt, Failed, Outcome};
@@ -62,20 +63,26 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
             return;
         }
     };
-    let limit = worker.settings.detect_timeout;
-    let patience = Patience {
-        silence: limit,
-        rest: limit,
-    };
-    let opaque = destination.is_some_and(|app| worker.settings.opaque_ports.contains(&app.port));
-    match detect::detect(io, patience).await {
+    match detect::detect(io, patience(&worker, destination)).await {
         Ok((Protocol::Tls, io)) => tls(worker, io, client, destination).await,
-        Ok((protocol, io)) => {
-            let protocol = if opaque { Protocol::Opaque } else { protocol };
-            plain(worker, io, client, destination, protocol).await;
-        }
+        Ok((protocol, io)) => plain(worker, io, client, destination, protocol).await,
         Err(error) => debug!(%client, %error, "inbound connection failed before its first bytes"),
     }
+}
+
+/// Where HTTP is declared nobody speaks first but the client.
+fn patience(worker: &Worker, app: Option<App>) -> Patience {
+    let rest = worker.settings.detect_timeout;
+    let silence = match rules(worker, app).declared {
+        Some(Declared::Http | Declared::Http2) => worker.settings.limits.header_timeout,
+        Some(Declared::Opaque | Declared::OwnTls) | None => rest,
+    };
+    Patience { silence, rest }
+}
+
+fn rules(worker: &Worker, app: Option<App>) -> PortRules {
+    let policy = worker.policies.current();
+    policy.port(&worker.settings, app.map(|app| app.port))
 }
 
 /// The app a connection is for.
@@ -168,10 +175,9 @@ async fn tls(worker: Rc<Worker>, io: Rewind, client: SocketAddr, app: Option<App
         Some(b"http/1.1" | b"istio-http/1.1") => Speaks::Http1,
         _ => Speaks::Opaque,
     };
-    let early = if worker.settings.opaque_ports.contains(&app.port) {
-        Early::Opaque
-    } else {
-        Early::Unknown
+    let early = match rules(&worker, Some(app)).declared {
+        Some(Declared::Opaque) => Early::Opaque,
+        _ => Early::Unknown,
     };
     let connection = Inbound::new(worker, client, app, Some((&peer, &identity)));
     connection.serve(io, speaks, early).await;
@@ -208,9 +214,9 @@ async fn plain(
     protocol: Protocol,
 ) {
     let metrics = worker.telemetry.metrics();
-    let declared = protocol == Protocol::Tls
-        && app.is_some_and(|app| worker.settings.tls_ports.contains(&app.port));
-    if worker.settings.mtls == MtlsMode::Strict && !declared {
+    let rules = rules(&worker, app);
+    let own_tls = protocol == Protocol::Tls && rules.declared == Some(Declared::OwnTls);
+    if rules.strict && !own_tls {
         metrics.refused(Direction::Inbound, "plaintext");
         return;
     }
@@ -219,12 +225,18 @@ async fn plain(
         metrics.refused(Direction::Inbound, Reject::NoApp.label());
         return;
     };
-    let speaks = match protocol {
-        Protocol::Http1 => Speaks::Http1,
-        Protocol::Http2 => Speaks::Http2,
-        Protocol::Tls | Protocol::Opaque | Protocol::Silent => Speaks::Opaque,
+    let speaks = match (rules.declared, protocol) {
+        (Some(Declared::Opaque), _) => Speaks::Opaque,
+        (_, Protocol::Http1) => Speaks::Http1,
+        (_, Protocol::Http2) => Speaks::Http2,
+        // HTTP that is none is answered as such.
+        (Some(Declared::Http), _) => Speaks::Http1,
+        (Some(Declared::Http2), Protocol::Silent) => Speaks::Http2,
+        (Some(Declared::Http2), _) => Speaks::Http1,
+        (Some(Declared::OwnTls) | None, _) => Speaks::Opaque,
     };
-    let early = if protocol == Protocol::Silent {
+    let silent = protocol == Protocol::Silent && rules.declared != Some(Declared::Opaque);
+    let early = if silent {
         Early::Unknown
     } else {
         Early::Opaque
@@ -275,6 +287,7 @@ impl Inbound {
             cx: Cx {
                 worker,
                 facts,
+                port: app.port,
                 caller,
                 limits,
             },
@@ -322,8 +335,24 @@ impl Inbound {
     }
 
     /// Opaque bytes: one connection to the app for one from the caller. Gives back what turns out to be HTTP.
-    async fn tcp(&self, io: Io, early: Early) -> Option<(Io, Speaks)> {
+    async fn tcp(&self, mut io: Io, early: Early) -> Option<(Io, Speaks)> {
         let destination = self.destination();
+        let declared = rules(&self.cx.worker, Some(self.app)).declared;
+        let judged = self.cx.worker.policies.current().opaque(&self.cx, declared);
+        let http = matches!(declared, Some(Declared::Http | Declared::Http2));
+        // Who may not pass unread may still be late with HTTP, which has more to show.
+        if http || (judged.is_err() && early == Early::Unknown) {
+            match self.listen(&mut io).await {
+                Some(speaks) => return Some((io, speaks)),
+                // HTTP that is none is answered as such.
+                None if http => return Some((io, Speaks::Http1)),
+                None => {}
+            }
+        }
+        if let Err(reject) = judged {
+            forward::refuse_tcp(&self.cx, &io, destination, reject);
+            return None;
+        }
         let forwarded = forward::tcp(&self.cx, io, early, destination, self.lane.opaque());
         match self.expires {
             None => forwarded.await,
@@ -333,6 +362,17 @@ impl Inbound {
                 cut.ok().flatten()
             }
         }
+    }
+
+    /// What the client speaks, if it is HTTP; the app hears nothing of it yet.
+    async fn listen(&self, io: &mut Io) -> Option<Speaks> {
+        let settings = &self.cx.worker.settings;
+        let patience = Patience {
+            silence: settings.limits.header_timeout,
+            rest: settings.detect_timeout,
+        };
+        let heard = detect::client_word(io, patience).await;
+        heard.ok().and_then(forward::http_of)
     }
 
     fn destination(&self) -> DestinationFacts {
@@ -353,6 +393,7 @@ impl Inbound {
     ) -> Result<Response<Body>, Reject> {
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         let policy = self.cx.worker.policies.current();
+        self.check_plaintext(&policy)?;
         filter::inbound(&self.cx, &policy, &mut request, exchange.passed()).await?;
         exchange.to(self.destination());
         let answer = retry::run(
@@ -366,6 +407,15 @@ impl Inbound {
         forward::clean_answer(&mut response, switches);
         headers::strip_mesh(response.headers_mut());
         Ok(response)
+    }
+
+    /// A kept connection may be older than the policy that would not have let it in.
+    fn check_plaintext(&self, policy: &Active) -> Result<(), Reject> {
+        let settings = &self.cx.worker.settings;
+        match !self.cx.facts.secure && policy.port(settings, Some(self.app.port)).strict {
+            true => Err(Reject::Plaintext),
+            false => Ok(()),
+        }
     }
 
     async fn attempt(&self, attempt: Attempt<'_>, interim: &Interim) -> Outcome {

@@ -84,6 +84,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
                 limits: worker.settings.limits,
                 worker,
                 facts: Rc::new(facts),
+                port: 0,
                 caller: None,
             };
             Outbound {

@@ -4,6 +4,7 @@
 //! is kept in [`Kept`] and found again by the next snapshot.
 
 pub(crate) mod calls;
+pub(crate) mod ports;
 
 use std::sync::Arc;
 
@@ -11,11 +12,15 @@ use arc_swap::ArcSwap;
 use weft_policy::Policy;
 
 use self::calls::CallPolicy;
+use self::ports::Declared;
+use crate::cx::Cx;
 use crate::discovery::ServiceName;
 use crate::filter;
+use crate::filter::authn::keys::KeyStore;
 use crate::filter::limits::Place;
-use crate::telemetry::metrics::collect::Metrics;
-use crate::telemetry::metrics::table::{CONCURRENCY, IN_FLIGHT};
+use crate::reject::Reject;
+use crate::telemetry::metrics::collect::{Metrics, as_f64};
+use crate::telemetry::metrics::table::{CONCURRENCY, IN_FLIGHT, JWT_KEYS};
 
 /// The policy in force; clones share it.
 #[derive(Clone)]
@@ -76,10 +81,22 @@ impl Policies {
             IN_FLIGHT.at(&[]),
             read(|shared| shared.kept.filters.gate.in_flight()),
         );
+        let keys = self.token_keys();
+        let reads = |count: fn(&KeyStore) -> u64| {
+            let keys = keys.clone();
+            move || as_f64(count(&keys))
+        };
+        metrics.read_from(JWT_KEYS.at(&["ok"]), reads(KeyStore::good_readings));
+        metrics.read_from(JWT_KEYS.at(&["failed"]), reads(KeyStore::failed_readings));
         metrics.read_from(
             CONCURRENCY.at(&[]),
             read(|shared| shared.active.load().concurrency_limit()),
         );
+    }
+
+    /// The keys of token issuers, to be read on the control thread.
+    pub(crate) fn token_keys(&self) -> KeyStore {
+        self.0.kept.filters.keys.clone()
     }
 
     /// Replaces the policy; the next request is judged by it.
@@ -104,6 +121,15 @@ impl Active {
             to: to.collect(),
             policy,
         }
+    }
+
+    /// Whether a connection of opaque bytes may reach our app, on a port of which `declared` is known.
+    ///
+    /// # Errors
+    /// It must be closed.
+    pub(crate) fn opaque(&self, cx: &Cx, declared: Option<Declared>) -> Result<(), Reject> {
+        let filters = self.inbound.as_ref();
+        filters.map_or(Ok(()), |filters| filters.opaque(cx, declared))
     }
 
     /// How many requests may be in flight now; 0 without a limit.

@@ -4,8 +4,9 @@
 //! `x-weft-reject` and says what happened.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
+use weft_certs::jwt::error::JwtError;
 
 use crate::http::body::Body;
 use crate::http::grpc;
@@ -68,6 +69,22 @@ pub(crate) enum Reject {
         /// To a gRPC caller.
         grpc: u8,
     },
+    /// Plain text where policy asks for mutual TLS.
+    Plaintext,
+    /// No token where one is required.
+    JwtMissing,
+    /// More than one token.
+    JwtSeveral,
+    /// The token is no good.
+    Jwt(JwtError),
+    /// The issuer's keys could not be read yet.
+    JwtNoKeys,
+    /// A rule of `deny` matches.
+    AuthzDenied,
+    /// No rule of `allow` matches.
+    AuthzNotAllowed,
+    /// Something that a rule of `allow` or `deny` looks at has no single reading.
+    AuthzUnreadable,
 }
 
 /// Who is asking: what a refusal looks like depends on it.
@@ -93,9 +110,11 @@ pub(crate) struct Row {
 
 const CANCELLED: u8 = 1;
 const DEADLINE_EXCEEDED: u8 = 4;
+const PERMISSION_DENIED: u8 = 7;
 const RESOURCE_EXHAUSTED: u8 = 8;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
+const UNAUTHENTICATED: u8 = 16;
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 const BAD: StatusCode = StatusCode::BAD_GATEWAY;
 
@@ -127,6 +146,14 @@ impl Reject {
             Self::UpstreamClosed => (BAD, UNAVAILABLE, "upstream_closed", "the connection ended before the answer"),
             Self::UpstreamMalformed => (BAD, INTERNAL, "upstream_malformed", "the answer was not well-formed HTTP"),
             Self::UpstreamCancelled => (BAD, CANCELLED, "upstream_cancelled", "the app cancelled the call before it answered"),
+            Self::Plaintext => (StatusCode::FORBIDDEN, PERMISSION_DENIED, "plaintext", "this port takes mutual TLS only"),
+            Self::JwtMissing => (StatusCode::UNAUTHORIZED, UNAUTHENTICATED, "jwt_missing", "a token is required"),
+            Self::JwtSeveral => (StatusCode::BAD_REQUEST, UNAUTHENTICATED, "jwt_several", "the request has more than one token"),
+            Self::Jwt(error) => (StatusCode::UNAUTHORIZED, UNAUTHENTICATED, error.label(), error.message()),
+            Self::JwtNoKeys => (NOT_NOW, UNAVAILABLE, "jwt_no_keys", "the keys of the token's issuer are not there yet"),
+            Self::AuthzDenied => (StatusCode::FORBIDDEN, PERMISSION_DENIED, "authz_denied", "a rule of this service denies the request"),
+            Self::AuthzNotAllowed => (StatusCode::FORBIDDEN, PERMISSION_DENIED, "authz_not_allowed", "no rule of this service allows the request"),
+            Self::AuthzUnreadable => (StatusCode::FORBIDDEN, PERMISSION_DENIED, "authz_unreadable", "what the rules of this service look at has no single reading"),
             Self::Deadline => (StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "deadline", "the caller's deadline passed before the app answered"),
         };
         let unprocessed = matches!(self, Self::AppGone | Self::PoolFull | Self::Overloaded);
@@ -142,9 +169,31 @@ impl Reject {
     pub(crate) fn response(self, caller: Caller) -> Response<Body> {
         let row = self.row();
         match caller {
-            Caller::Http => http_response(&row),
+            Caller::Http => {
+                let mut response = http_response(&row);
+                if let Some(challenge) = self.challenge() {
+                    let headers = response.headers_mut();
+                    headers.insert(WWW_AUTHENTICATE, challenge);
+                }
+                response
+            }
             Caller::Grpc => grpc_response(&row),
         }
+    }
+
+    /// "If the request lacks any authentication information ... the resource server SHOULD NOT include an error code or other error
+    /// information" (RFC 6750 section 3.1).
+    fn challenge(self) -> Option<HeaderValue> {
+        let error = match self {
+            Self::JwtMissing => return Some(HeaderValue::from_static(r#"Bearer realm="weft""#)),
+            Self::JwtSeveral => "invalid_request",
+            Self::Jwt(_) => "invalid_token",
+            _ => return None,
+        };
+        let message = self.row().message;
+        let challenge =
+            format!(r#"Bearer realm="weft", error="{error}", error_description="{message}""#);
+        HeaderValue::from_str(&challenge).ok()
     }
 }
 
@@ -230,12 +279,14 @@ mod tests {
             TeAndCl TransferEncoding TeInHttp10 ContentLength Chunk Trailer BytesBeforeUpgrade UpgradeWithBody);
         let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService Loop NoApp NoEndpoint AppGone
             NoIdentity PoolFull Connect ConnectTimeout Handshake WrongIdentity UpstreamReset UpstreamCancelled
-            UpstreamClosed UpstreamMalformed Deadline BodyTooLarge RateLimited Overloaded,
-            not Reject::Malformed(_) | Reject::FaultAbort { .. });
+            UpstreamClosed UpstreamMalformed Deadline BodyTooLarge RateLimited Overloaded Plaintext JwtMissing JwtSeveral
+            JwtNoKeys AuthzDenied AuthzNotAllowed AuthzUnreadable,
+            not Reject::Malformed(_) | Reject::FaultAbort { .. } | Reject::Jwt(_));
         let mut want: Vec<String> = malformed
             .map(|what| format!("| `{}` | {} |", what.label(), what.status().as_u16()))
             .into();
-        want.extend(rejects.map(|reject| {
+        let tokens = JwtError::ALL.into_iter().map(Reject::Jwt);
+        want.extend(rejects.into_iter().chain(tokens).map(|reject| {
             let Row {
                 label,
                 status,

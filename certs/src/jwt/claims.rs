@@ -37,6 +37,12 @@ impl Claims {
         &self.0
     }
 
+    /// All of them, to keep.
+    #[must_use]
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// The claim at a dotted path. A claim whose name itself has dots, such as a URL, comes first.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Value> {

@@ -105,7 +105,7 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 /// Whether `value` is what it must be; `None` is a value that is not there.
-fn fits(wanted: &ValueMatch, value: Option<&str>) -> bool {
+pub(crate) fn fits(wanted: &ValueMatch, value: Option<&str>) -> bool {
     match (wanted, value) {
         (ValueMatch::Absent, value) => value.is_none(),
         (ValueMatch::Present, value) => value.is_some(),

@@ -115,6 +115,11 @@ impl WorkerMetrics {
         self.count(table::PLAINTEXT.at(&[]));
     }
 
+    /// Counts what would have been refused if policy enforced its rules; `reason` is a label of `reject.rs`.
+    pub(crate) fn audited(&self, reason: &'static str) {
+        self.count(table::AUTHZ_AUDIT.at(&[reason]));
+    }
+
     /// Counts one more attempt at a request; `reason` is a label of `reject.rs`.
     pub(crate) fn retried(&self, reason: &'static str) {
         self.count(table::RETRIES.at(&[reason]));

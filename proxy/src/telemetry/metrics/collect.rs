@@ -274,7 +274,7 @@ fn histogram(labels: Vec<LabelPair>, total: &HistogramTotal) -> proto::Metric {
     clippy::cast_precision_loss,
     reason = "a counter above 2^53 is off by a billionth of a per cent"
 )]
-pub(super) fn as_f64(value: u64) -> f64 {
+pub(crate) fn as_f64(value: u64) -> f64 {
     value as f64
 }
 

@@ -45,6 +45,8 @@ metrics! {
     IN_FLIGHT: Gauge "weft_concurrency_in_flight" [] "Requests that hold a place under the policy's concurrency limit.";
     CONCURRENCY: Gauge "weft_concurrency_limit" [] "Places under the policy's concurrency limit; 0 without one.";
     FAULTS: Counter "weft_faults_total" ["kind"] "Faults that policy asked for.";
+    AUTHZ_AUDIT: Counter "weft_authz_audit_total" ["reason"] "Requests and connections that the rules would have refused, but authz.mode is audit.";
+    JWT_KEYS: Counter "weft_jwt_key_reads_total" ["result"] "Readings of token issuers' keys, from files and URLs.";
     RETRIES: Counter "weft_retries_total" ["reason"] "Further attempts at a request.";
     POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections that are open, and of these HTTP/1 ones that are idle.";
     IDENTITY_EXPIRY: Gauge "weft_identity_expiry_seconds" [] "Unix time at which our leaf expires; 0 without one.";
