@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use crate::app::{AppConfig, AppName};
+use crate::token::{Input, TokenArgs};
 
 /// One thing `weft` can do.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,6 +13,7 @@ pub(crate) enum Command {
     Help,
     Version,
     Demo(DemoArgs),
+    Token(TokenArgs),
     App(AppConfig),
     Ca,
     Proxy { uid: Option<u32> },
@@ -61,6 +63,8 @@ commands:
     --once        play the script, check every step, and end
     --netns       put each app into its own network namespace with real redirection (root)
                   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends the spans there as well
+  token FILE|-    explain a JSON Web Token: key, issuer, audience, expiry; fails if a proxy would refuse it
+    --jwks KEYS   the issuer's key set, a file or a URL, to check the signature with
 
   --help          show this
   --version       show the version
@@ -77,6 +81,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command, 
         "-h" | "--help" | "help" => Ok(Command::Help),
         "-V" | "--version" | "version" => Ok(Command::Version),
         "demo" => demo(words),
+        "token" => token(words),
         "__app" => app(words),
         "__ca" => none("__ca", words).map(|()| Command::Ca),
         "__proxy" => proxy(words),
@@ -98,6 +103,23 @@ fn demo(words: impl Iterator<Item = String>) -> Result<Command, ArgsError> {
         }
     }
     Ok(Command::Demo(args))
+}
+
+fn token(mut words: impl Iterator<Item = String>) -> Result<Command, ArgsError> {
+    let (mut token, mut jwks) = (None, None);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-h" | "--help" => return Ok(Command::Help),
+            "--jwks" => jwks = Some(words.next().ok_or(needed("--jwks", "a file or a URL"))?),
+            "-" if token.is_none() => token = Some(Input::Stdin),
+            file if token.is_none() && !file.starts_with('-') => {
+                token = Some(Input::File(file.into()));
+            }
+            _ => return Err(unknown("token", word)),
+        }
+    }
+    let token = token.ok_or(needed("token", "a file, or - for standard input"))?;
+    Ok(Command::Token(TokenArgs { token, jwks }))
 }
 
 fn app(mut words: impl Iterator<Item = String>) -> Result<Command, ArgsError> {
@@ -184,6 +206,20 @@ mod tests {
             ("demo --once", demo(true, false)),
             ("demo -- --once", demo(true, false)),
             ("demo --netns --once", demo(true, true)),
+            (
+                "token -",
+                Command::Token(TokenArgs {
+                    token: Input::Stdin,
+                    jwks: None,
+                }),
+            ),
+            (
+                "token a.jwt --jwks https://issuer.test/keys",
+                Command::Token(TokenArgs {
+                    token: Input::File("a.jwt".into()),
+                    jwks: Some("https://issuer.test/keys".to_owned()),
+                }),
+            ),
             ("__ca", Command::Ca),
             ("__proxy", Command::Proxy { uid: None }),
             ("__proxy --uid 1337", Command::Proxy { uid: Some(1337) }),
@@ -207,6 +243,9 @@ mod tests {
             ("", "no command given"),
             ("dmeo", "unknown command \"dmeo\""),
             ("demo --onec", "unknown option \"--onec\" of demo"),
+            ("token", "token needs a file, or - for standard input"),
+            ("token a --jwks", "--jwks needs a file or a URL"),
+            ("token a b", "unknown option \"b\" of token"),
             ("__app", "__app needs a name"),
             ("__app shop", "__app \"shop\" is not web, orders or users"),
             ("__app web", "__app needs --listen"),

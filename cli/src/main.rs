@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod demo;
 mod hidden;
+mod token;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use self::args::{Command, DemoArgs, USAGE};
 use self::config::{DemoConfig, Terminal};
 use self::demo::Outcome;
+use self::token::TokenArgs;
 
 fn main() -> ExitCode {
     let words = std::env::args_os().skip(1);
@@ -33,6 +35,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Help => say(USAGE),
         Command::Version => say(concat!("weft ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Demo(args) => return play(args),
+        Command::Token(args) => return explain_token(&args),
         Command::App(config) => return hidden::app(&config),
         Command::Ca => return hidden::ca(),
         Command::Proxy { uid } => return hidden::proxy(uid),
@@ -52,6 +55,15 @@ fn play(args: DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(match outcome {
         Outcome::Good => ExitCode::SUCCESS,
         Outcome::Different => ExitCode::FAILURE,
+    })
+}
+
+fn explain_token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
+    let explained = token::run(args)?;
+    say(&explained.text);
+    Ok(match explained.refused {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
     })
 }
 
