@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::headers::header_name;
+use crate::read::{At, not_one_of};
+use crate::units;
+
 /// How an endpoint is chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Balance {
@@ -76,3 +80,83 @@ impl Default for PoolPolicy {
         }
     }
 }
+
+impl Balance {
+    pub(crate) fn read(at: &At<'_>) -> Self {
+        let fields = at.fields_or("algorithm", &["algorithm", "locality", "warmup"]);
+        let algorithm = fields
+            .get("algorithm")
+            .and_then(|at| at.parse(Algorithm::parse));
+        let locality = [
+            ("prefer", Locality::Prefer),
+            ("strict", Locality::Strict),
+            ("off", Locality::Off),
+        ];
+        Self {
+            algorithm: algorithm.unwrap_or_default(),
+            locality: fields
+                .get("locality")
+                .and_then(|at| at.word(&locality))
+                .unwrap_or_default(),
+            warmup: fields.get("warmup").and_then(|at| units::duration(&at)),
+        }
+    }
+}
+
+impl Algorithm {
+    fn parse(text: &str) -> Result<Self, String> {
+        let known = [
+            "least-loaded",
+            "round-robin",
+            "random",
+            "hash:client-ip",
+            "hash:header:<name>",
+            "hash:cookie:<name>",
+        ];
+        if let Some(name) = text.strip_prefix("hash:header:") {
+            return header_name(name).map(|name| Self::Hash(HashKey::Header(name)));
+        }
+        if let Some(name) = text
+            .strip_prefix("hash:cookie:")
+            .filter(|name| is_token(name))
+        {
+            return Ok(Self::Hash(HashKey::Cookie(name.to_owned())));
+        }
+        match text {
+            "least-loaded" => Ok(Self::LeastLoaded),
+            "round-robin" => Ok(Self::RoundRobin),
+            "random" => Ok(Self::Random),
+            "hash:client-ip" => Ok(Self::Hash(HashKey::ClientIp)),
+            _ => Err(not_one_of(text, known.into_iter())),
+        }
+    }
+}
+
+/// Whether it is a token (RFC 9110 section 5.6.2), as cookie names are.
+pub(crate) fn is_token(name: &str) -> bool {
+    let mark = |c: u8| b"!#$%&'*+-.^_`|~".contains(&c);
+    !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || mark(c))
+}
+
+impl PoolPolicy {
+    pub(crate) fn read(at: &At<'_>) -> Self {
+        let fields = at.fields(&["connections", "pending", "requests-per-connection", "idle"]);
+        let default = Self::default();
+        let connections = fields
+            .get("connections")
+            .and_then(|at| at.number(1, MAX_COUNT));
+        let requests = fields.get("requests-per-connection");
+        let requests = requests.and_then(|at| at.number(1, u64::MAX));
+        Self {
+            connections: connections.and_then(NonZeroU32::new),
+            pending: fields
+                .get("pending")
+                .and_then(|at| at.number(0, MAX_COUNT))
+                .unwrap_or(default.pending),
+            requests_per_connection: requests.and_then(NonZeroU64::new),
+            idle: fields.get("idle").and_then(|at| units::duration(&at)),
+        }
+    }
+}
+
+const MAX_COUNT: u64 = 1_000_000;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::units::Share;
+use crate::read::At;
+use crate::units::{self, Share};
 
 /// The breaker of each endpoint of a service.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,5 +50,64 @@ impl Breaker {
 impl Default for Breaker {
     fn default() -> Self {
         Self::UNWRITTEN
+    }
+}
+
+impl Breaker {
+    /// `off` stands for neither of the two things it opens at.
+    pub(crate) fn read(at: &At<'_>) -> Self {
+        let fields = at.fields_or(
+            "ratio",
+            &[
+                "ratio",
+                "window",
+                "min-requests",
+                "consecutive",
+                "open-for",
+                "max-open-for",
+                "max-ejected",
+            ],
+        );
+        let base = Self::WRITTEN;
+        let duration = |key| fields.get(key).and_then(|at| units::duration(&at));
+        let consecutive = match fields.get("consecutive") {
+            Some(at) => unless_off(&at, || at.number(1, 1_000_000)),
+            // Whoever sets only the time or the cap does not ask for a breaker that never opens.
+            None if fields.has("ratio") => None,
+            None => Self::UNWRITTEN.consecutive,
+        };
+        Self {
+            ratio: fields
+                .get("ratio")
+                .and_then(|at| unless_off(&at, || ratio(&at))),
+            window: duration("window").unwrap_or(base.window),
+            min_requests: fields
+                .get("min-requests")
+                .and_then(|at| at.number(1, 1_000_000))
+                .unwrap_or(base.min_requests),
+            consecutive,
+            open_for: duration("open-for").unwrap_or(base.open_for),
+            max_open_for: duration("max-open-for").unwrap_or(base.max_open_for),
+            max_ejected: fields
+                .get("max-ejected")
+                .and_then(|at| at.parse(units::parse_share))
+                .unwrap_or(base.max_ejected),
+            lone: base.lone,
+        }
+    }
+}
+
+fn ratio(at: &At<'_>) -> Option<Share> {
+    let share = at.parse(units::parse_share)?;
+    if share == Share::NONE {
+        at.refuse("would open without a failure; write off");
+    }
+    Some(share)
+}
+
+fn unless_off<T>(at: &At<'_>, read: impl FnOnce() -> Option<T>) -> Option<T> {
+    match at.node.as_text() {
+        Some("off") => None,
+        _ => read(),
     }
 }

@@ -1,6 +1,7 @@
 //! `egress`: what is not in the mesh.
 
 use crate::matcher::HostPattern;
+use crate::read::At;
 
 /// Which hosts outside the mesh may be called.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -13,3 +14,15 @@ pub enum Egress {
     /// These.
     Hosts(Vec<HostPattern>),
 }
+
+impl Egress {
+    pub(crate) fn read(at: &At<'_>) -> Self {
+        match at.node.as_text() {
+            Some("allow") => Self::Allow,
+            Some("deny") => Self::Deny,
+            _ => Self::Hosts(at.list(MAX_HOSTS, HostPattern::parse)),
+        }
+    }
+}
+
+const MAX_HOSTS: usize = 1000;

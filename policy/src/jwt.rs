@@ -5,7 +5,13 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::matcher::PathPattern;
+use crate::balance::is_token;
+use crate::headers::header_name;
+use crate::matcher::{self, PathPattern};
+use crate::node::{Kind, Node};
+use crate::own::url;
+use crate::read::{At, not_one_of};
+use crate::units;
 
 /// Tokens of one issuer.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,3 +158,235 @@ pub enum TokenSource {
     /// `cookie:<name>`.
     Cookie(String),
 }
+
+impl JwtRule {
+    /// Reads `jwt`: an issuer or a list of them.
+    pub(crate) fn read_list(at: &At<'_>) -> Vec<Self> {
+        let rules: Vec<Self> = at
+            .nodes(MAX_ISSUERS)
+            .iter()
+            .filter_map(Self::read)
+            .collect();
+        for (index, rule) in rules.iter().enumerate() {
+            if rules
+                .iter()
+                .take(index)
+                .any(|other| other.issuer == rule.issuer)
+            {
+                at.complain(format!("has the issuer {:?} twice", rule.issuer));
+            }
+        }
+        rules
+    }
+
+    fn read(at: &At<'_>) -> Option<Self> {
+        let fields = at.fields(&[
+            "issuer",
+            "audiences",
+            "jwks",
+            "required",
+            "exempt",
+            "paths",
+            "algorithms",
+            "claims-to-headers",
+            "clock-skew",
+            "from",
+            "forward",
+        ]);
+        let issuer = fields.need("issuer").and_then(|at| at.text());
+        let keys = fields
+            .get("jwks")
+            .map_or(Some(KeySource::Discovery), |at| KeySource::read(&at));
+        let text = |text: &str| Ok::<_, String>(text.to_owned());
+        let algorithms = fields.get("algorithms");
+        let algorithms = algorithms
+            .as_ref()
+            .map(|at| (at, at.some(16, Algorithm::parse)));
+        let rule = Self {
+            issuer: issuer.unwrap_or_default().to_owned(),
+            audiences: fields
+                .get("audiences")
+                .map(|at| at.some(MAX_NAMES, text))
+                .unwrap_or_default(),
+            required: fields
+                .get("required")
+                .and_then(|at| at.boolean())
+                .unwrap_or(true),
+            exempt: fields
+                .get("exempt")
+                .map(|at| matcher::paths(&at))
+                .unwrap_or_default(),
+            paths: fields
+                .get("paths")
+                .map(|at| matcher::paths(&at))
+                .unwrap_or_default(),
+            algorithms: Self::algorithms(algorithms, keys.as_ref()),
+            claims_to_headers: fields
+                .get("claims-to-headers")
+                .map(|at| claims(&at))
+                .unwrap_or_default(),
+            clock_skew: fields
+                .get("clock-skew")
+                .and_then(|at| skew(&at))
+                .unwrap_or(DEFAULT_SKEW),
+            from: fields.get("from").map_or_else(
+                || vec![TokenSource::Header(http::header::AUTHORIZATION)],
+                |at| at.some(8, TokenSource::parse),
+            ),
+            forward: fields
+                .get("forward")
+                .and_then(|at| at.boolean())
+                .unwrap_or(true),
+            keys: keys?,
+        };
+        issuer.is_some().then_some(rule)
+    }
+
+    /// A key set is public, so whoever has it could sign with an algorithm for secrets; and the other way round there is no key.
+    fn algorithms(
+        written: Option<(&At<'_>, Vec<Algorithm>)>,
+        keys: Option<&KeySource>,
+    ) -> Vec<Algorithm> {
+        let secret = matches!(keys, Some(KeySource::Secret(_) | KeySource::SecretFile(_)));
+        let fits = |algorithm: &Algorithm| algorithm.is_symmetric() == secret;
+        let Some((at, algorithms)) = written else {
+            return Algorithm::ALL.into_iter().filter(fits).collect();
+        };
+        if keys.is_some() && !algorithms.iter().all(fits) {
+            at.complain(match secret {
+                true => "has an algorithm for key pairs, but jwks is a secret; write HS256, HS384 or HS512",
+                false => "has an algorithm for a secret (HS256, HS384, HS512), but jwks is no secret",
+            });
+        }
+        algorithms
+    }
+}
+
+fn claims(at: &At<'_>) -> Vec<(String, HeaderName)> {
+    let entries = at.entries(MAX_NAMES).into_iter();
+    let read = |(claim, at): (&str, At<'_>)| Some((claim.to_owned(), at.parse(header_name)?));
+    entries.filter_map(read).collect()
+}
+
+fn skew(at: &At<'_>) -> Option<Duration> {
+    let skew = at.parse(units::parse_duration)?;
+    if skew > MAX_SKEW {
+        at.refuse("is longer than 10m");
+    }
+    Some(skew)
+}
+
+impl KeySource {
+    fn read(at: &At<'_>) -> Option<Self> {
+        let Kind::Map(entries) = &at.node.kind else {
+            return at.parse(Self::parse);
+        };
+        if entries.iter().any(|(key, _)| key == "keys") {
+            return Some(Self::Inline(json(at.node)));
+        }
+        let fields = at.fields(&["secret", "secret-file", "keys"]);
+        match (fields.get("secret"), fields.get("secret-file")) {
+            (Some(at), None) => secret(&at),
+            (None, Some(at)) => at.parse(|path| path_of(path).map(Self::SecretFile)),
+            _ => {
+                at.complain("needs one of the keys keys, secret, secret-file");
+                None
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text
+            .strip_prefix("file:")
+            .or(text.starts_with('/').then_some(text))
+        {
+            Some(path) => path_of(path).map(Self::File),
+            None => url(text).map(Self::Url),
+        }
+    }
+}
+
+fn path_of(text: &str) -> Result<PathBuf, String> {
+    match text.starts_with('/') {
+        true => Ok(text.into()),
+        false => Err("is no absolute path".to_owned()),
+    }
+}
+
+fn secret(at: &At<'_>) -> Option<KeySource> {
+    let secret = at.text()?;
+    // "A key of the same size as the hash output or larger MUST be used" (RFC 7518 section 3.2).
+    if secret.len() < MIN_SECRET_BYTES {
+        at.complain(format!("is shorter than {MIN_SECRET_BYTES} bytes"));
+    }
+    Some(KeySource::Secret(secret.as_bytes().to_owned()))
+}
+
+/// As JSON; what YAML and JSON both call true, false and null is that.
+fn json(node: &Node) -> String {
+    match &node.kind {
+        Kind::Null => "null".to_owned(),
+        Kind::Text(text) if matches!(text.as_str(), "true" | "false") => text.clone(),
+        Kind::Text(text) => quoted(text),
+        Kind::List(items) => {
+            let items: Vec<String> = items.iter().map(json).collect();
+            format!("[{}]", items.join(","))
+        }
+        Kind::Map(entries) => {
+            let entry = |(key, node): &(String, Node)| format!("{}:{}", quoted(key), json(node));
+            let entries: Vec<String> = entries.iter().map(entry).collect();
+            format!("{{{}}}", entries.join(","))
+        }
+    }
+}
+
+/// Text as a JSON string (RFC 8259 section 7).
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            // Control characters do not come through a document.
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+impl Algorithm {
+    fn parse(text: &str) -> Result<Self, String> {
+        let names = Self::ALL.into_iter().map(Self::name);
+        Self::of_name(text).ok_or_else(|| not_one_of(text, names))
+    }
+}
+
+impl TokenSource {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "header" {
+            return Ok(Self::Header(http::header::AUTHORIZATION));
+        }
+        if let Some(name) = text.strip_prefix("header:") {
+            return header_name(name).map(Self::Header);
+        }
+        if let Some(name) = text.strip_prefix("query:").filter(|name| !name.is_empty()) {
+            return Ok(Self::Query(name.to_owned()));
+        }
+        if let Some(name) = text.strip_prefix("cookie:").filter(|name| is_token(name)) {
+            return Ok(Self::Cookie(name.to_owned()));
+        }
+        Err(not_one_of(
+            text,
+            ["header", "header:<name>", "query:<name>", "cookie:<name>"].into_iter(),
+        ))
+    }
+}
+
+/// How far the issuer's clock may be off unless written.
+pub const DEFAULT_SKEW: Duration = Duration::from_secs(60);
+const MAX_SKEW: Duration = Duration::from_secs(600);
+const MIN_SECRET_BYTES: usize = 32;
+const MAX_ISSUERS: usize = 16;
+const MAX_NAMES: usize = 64;

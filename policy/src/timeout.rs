@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::read::At;
+use crate::units;
+
 /// How long each part of a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -28,5 +31,22 @@ impl Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+impl Timeouts {
+    /// Reads what is written over `base`.
+    pub(crate) fn read(at: &At<'_>, base: Self) -> Self {
+        let fields = at.fields_or("request", &["request", "try", "connect", "idle"]);
+        let over = |key, base| match fields.get(key) {
+            Some(at) => units::duration(&at),
+            None => base,
+        };
+        Self {
+            request: over("request", base.request),
+            per_try: over("try", base.per_try),
+            connect: over("connect", base.connect),
+            idle: over("idle", base.idle),
+        }
     }
 }

@@ -4,7 +4,10 @@
 //! thing; a size without one is in bytes. Bounds are set by whoever asked for the value.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use crate::read::At;
 
 /// Parses a duration of whole numbers with the units `h`, `m`, `s`, `ms`, largest first, each at
 /// most once: `250ms`, `2s`, `1m30s`, `1h`.
@@ -208,6 +211,28 @@ fn duration_unit<'a>(units: &'a [Unit], unit: &str) -> Result<(u64, &'a [Unit]),
     }
 }
 
+/// A duration that makes sense as a bound.
+pub(crate) fn duration(at: &At<'_>) -> Option<Duration> {
+    let duration = at.parse(parse_duration)?;
+    if !(Duration::from_millis(1)..=MAX_DURATION).contains(&duration) {
+        at.refuse("is not from 1ms to 168h; to have none, write null");
+    }
+    Some(duration)
+}
+
+/// A size in bytes among `allowed`.
+pub(crate) fn size(at: &At<'_>, allowed: RangeInclusive<u64>) -> Option<u64> {
+    let size = at.parse(parse_size)?;
+    if !allowed.contains(&size) {
+        at.refuse(format!(
+            "is not from {} to {} bytes",
+            allowed.start(),
+            allowed.end()
+        ));
+    }
+    Some(size)
+}
+
 fn parse_digits(text: &str) -> Result<u64, UnitError> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(UnitError::NoNumber {
@@ -251,6 +276,8 @@ const SIZE_UNITS: &[Unit] = &[
     unit("GB", 1_000_000_000),
     unit("GiB", 1 << 30),
 ];
+/// A week: longer is as good as none.
+const MAX_DURATION: Duration = Duration::from_secs(168 * 3600);
 const SHARE_DECIMALS: &str = "0000";
 const MILLIONTHS_PER_CENT: u64 = 10_000;
 
