@@ -47,7 +47,7 @@ pub struct Route {
 pub struct ServiceRef {
     /// The name.
     pub name: String,
-    /// The namespace; the policy's own unless written.
+    /// The namespace; the policy's own unless written, none for a host outside the cluster.
     pub namespace: Option<String>,
     /// `orders:8080`; the request's own unless written.
     pub port: Option<NonZeroU16>,
@@ -177,7 +177,8 @@ fn check_redirect(at: &At<'_>, fields: &Fields<'_>, route: &Route) {
 }
 
 impl ServiceRef {
-    /// Parses `orders`, `orders.shop`, either with `:8080`; without a namespace it is in that of `scope`.
+    /// Parses `orders`, `orders.shop` or a host outside the cluster (`api.example.com`), each with or without `:8080`; a short
+    /// name is in the namespace of `scope`.
     ///
     /// # Errors
     /// Says how a service is named.
@@ -186,6 +187,10 @@ impl ServiceRef {
             Some((whole, port)) => (whole, Some(own::port(port)?)),
             None => (text, None),
         };
+        let port = port.and_then(NonZeroU16::new);
+        if whole.split('.').count() > 2 {
+            return Self::host(whole, port);
+        }
         let (name, namespace) = whole.split_once('.').unwrap_or((whole, &scope.namespace));
         let fits = |label: &str| is_name(label) && !label.contains('.');
         if !fits(name) || !fits(namespace) {
@@ -194,7 +199,29 @@ impl ServiceRef {
         Ok(Self {
             name: name.to_owned(),
             namespace: Some(namespace.to_owned()),
-            port: port.and_then(NonZeroU16::new),
+            port,
+        })
+    }
+
+    /// `orders.shop.svc`, `orders.shop.svc.cluster.local`, and hosts that are in no namespace.
+    fn host(text: &str, port: Option<NonZeroU16>) -> Result<Self, String> {
+        let host = HostPattern::parse(text)?;
+        if host.wildcard {
+            return Err("is a pattern, not one service".to_owned());
+        }
+        let whole = host.name.strip_suffix(".cluster.local");
+        let cluster = whole.unwrap_or(&host.name).strip_suffix(".svc");
+        Ok(match cluster.and_then(|cluster| cluster.split_once('.')) {
+            Some((name, namespace)) if !namespace.contains('.') => Self {
+                name: name.to_owned(),
+                namespace: Some(namespace.to_owned()),
+                port,
+            },
+            _ => Self {
+                name: host.name,
+                namespace: None,
+                port,
+            },
         })
     }
 }

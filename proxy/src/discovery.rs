@@ -196,6 +196,8 @@ pub(crate) struct Service {
     pub(crate) name: Arc<ServiceName>,
     /// What is spoken there, if the operator said so.
     pub(crate) protocol: Option<AppProtocol>,
+    /// Named by the services file, not only by DNS.
+    pub(crate) in_mesh: bool,
     /// Turns that were taken, for those who take turns.
     pub(crate) turns: AtomicU64,
     endpoints: ArcSwap<Endpoints>,
@@ -210,8 +212,17 @@ impl Service {
         Self {
             name,
             protocol,
+            in_mesh: true,
             turns: AtomicU64::new(0),
             endpoints: ArcSwap::from_pointee(endpoints),
+        }
+    }
+
+    /// A host that only DNS knows, without endpoints yet.
+    fn outside(name: Arc<ServiceName>) -> Self {
+        Self {
+            in_mesh: false,
+            ..Self::new(name, None, Endpoints::default())
         }
     }
 

@@ -17,7 +17,7 @@ use crate::http::body::Body;
 use crate::http::grpc;
 use crate::reject::{Caller, Reject};
 use crate::telemetry::WorkerTelemetry;
-use crate::telemetry::record::{DestinationFacts, End, RequestRecord};
+use crate::telemetry::record::{DestinationFacts, End, RequestRecord, RouteFacts};
 
 /// The record of one request while it runs.
 pub(crate) struct Exchange {
@@ -51,6 +51,7 @@ impl Exchange {
             status: None,
             grpc_status: None,
             reject: None,
+            route: None,
             attempts: 0,
             request_bytes: 0,
             response_bytes: 0,
@@ -75,6 +76,11 @@ impl Exchange {
     /// What the filters leave behind: held until the answer is complete.
     pub(crate) fn passed(&mut self) -> &mut Passed {
         &mut self.passed
+    }
+
+    /// Which route it takes.
+    pub(crate) fn routed(&mut self, route: Option<RouteFacts>) {
+        self.record.route = route;
     }
 
     /// Which endpoint's answer it is.

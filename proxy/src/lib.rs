@@ -10,6 +10,7 @@ pub mod app;
 pub mod config;
 mod control;
 mod drain;
+mod egress;
 mod log;
 pub mod shutdown;
 mod tasks;
@@ -32,6 +33,7 @@ mod reject;
 mod retry;
 mod rewind;
 mod rotation;
+mod route;
 mod tcp;
 mod tls;
 

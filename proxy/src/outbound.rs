@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep};
 use tracing::debug;
 use weft_policy::balance::Balance;
+use weft_policy::egress::Egress;
 
 use crate::balance::{self, Picked, Wish};
 use crate::connect::{self, ConnectError, Target};
@@ -24,6 +25,7 @@ use crate::detect::{self, Patience, Protocol};
 use crate::discovery::endpoint::Endpoint;
 use crate::discovery::{Service as Destination, ServiceName};
 use crate::drain::Lifetime;
+use crate::egress;
 use crate::exchange::Exchange;
 use crate::filter;
 use crate::forward::{self, Early, Sent};
@@ -37,13 +39,14 @@ use crate::http::interim::Interim;
 use crate::http::malformed::Malformed;
 use crate::http::upgrade::Upgraded;
 use crate::http::{h2, upgrade};
-use crate::io::Io;
+use crate::io::{self, Io};
 use crate::orig_dst::{OrigDst, orig_dst};
 use crate::policy::Active;
 use crate::policy::calls::CallPolicy;
 use crate::pool::{Key, Lane, Open};
 use crate::reject::{Caller, Reject};
 use crate::retry::{self, Attempt, Failed, Outcome};
+use crate::route::Way;
 use crate::telemetry::record::{ConnectionFacts, DestinationFacts, Direction};
 use crate::tls::{self, Speaks};
 
@@ -148,7 +151,8 @@ struct LastCalled {
 /// One request on its way.
 struct Call<'a> {
     route: &'a Route,
-    calls: &'a CallPolicy,
+    /// Of the service that it goes to.
+    balance: &'a Balance,
     interim: &'a Interim,
     /// The endpoint of the latest attempt.
     chosen: RefCell<Option<Picked>>,
@@ -214,6 +218,7 @@ impl Outbound {
             return None;
         };
         let route = self.route_address(address);
+        let io = self.may_leave(io, protocol, &route).await?;
         let destination = route.facts(None);
         // A copy, for the connection must not hold the policy of its first moment.
         let balance = {
@@ -222,6 +227,45 @@ impl Outbound {
         };
         let upstream = self.dial(&route, wrap, &balance);
         forward::tcp(&self.cx, io, early, destination, upstream).await
+    }
+
+    /// Gives the connection back if policy lets it go where it was meant to.
+    async fn may_leave(&self, io: Io, protocol: Protocol, route: &Route) -> Option<Io> {
+        let worker = &self.cx.worker;
+        let policy = worker.policies.current();
+        let egress = &policy.policy.egress;
+        let (io, allowed) = match (io, route) {
+            (io, Route::Service(service)) => (io, egress::check_service(egress, service)),
+            (io, Route::Outside(_)) if *egress == Egress::Allow => (io, Ok(())),
+            (Io::Tcp(io), Route::Outside(address)) if protocol == Protocol::Tls => {
+                let hello = tls::accept::hello(io, worker.settings.detect_timeout).await;
+                match hello {
+                    Ok(hello) => {
+                        let name = hello.server_name.as_deref();
+                        let allowed = egress::check_address(egress, *address, name);
+                        (Io::Tcp(hello.io), allowed)
+                    }
+                    Err(error) => {
+                        debug!(%error, "an app's own TLS does not say where it goes");
+                        worker
+                            .telemetry
+                            .metrics()
+                            .refused(Direction::Outbound, Reject::EgressDenied.label());
+                        return None;
+                    }
+                }
+            }
+            (io, Route::Outside(address)) => (io, egress::check_address(egress, *address, None)),
+        };
+        match allowed {
+            Ok(()) => Some(io),
+            Err(reject) => {
+                let metrics = worker.telemetry.metrics();
+                metrics.refused(Direction::Outbound, reject.label());
+                io::reset(&io);
+                None
+            }
+        }
     }
 
     fn route_address(&self, address: SocketAddr) -> Route {
@@ -312,22 +356,34 @@ impl Outbound {
         let route = self.route(&request).await?;
         exchange.to(route.facts(None));
         if *request.method() == Method::CONNECT {
+            route.check(&policy, &request)?;
             let balance = &route.calls(&policy).calls.balance;
             return Box::pin(self.connect(&route, balance, exchange)).await;
         }
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         self.add_host(&mut request);
         filter::outbound(&self.cx, &mut request)?;
+        let (called, own) = (route.port(), route.calls(&policy));
+        let mut way = match &own.routes {
+            None => Way::default(),
+            Some(table) => Box::pin(table.take(&self.cx, called, &mut request, exchange)).await?,
+        };
+        if let Some(redirection) = way.redirection.take() {
+            return Ok(redirection);
+        }
+        let route = way.service.take().map_or(route, Route::Service);
+        exchange.to(route.facts(None));
+        route.check(&policy, &request)?;
         let call = Call {
             route: &route,
-            calls: route.calls(&policy),
+            balance: &route.calls(&policy).calls.balance,
             interim,
             chosen: RefCell::new(None),
         };
         let answer = retry::run(
             request,
             &self.cx.worker,
-            call.calls,
+            way.calls(own),
             exchange.attempts(),
             async |attempt| self.attempt(attempt, &call).await,
         );
@@ -341,6 +397,7 @@ impl Outbound {
         let mut response = answer?;
         forward::clean_answer(&mut response, switches);
         strip_marks(response.headers_mut(), meshed);
+        way.answer(&mut response);
         Ok(response)
     }
 
@@ -374,7 +431,12 @@ impl Outbound {
         let discovery = &self.cx.worker.discovery;
         let found = match discovery.known(&host, port) {
             Some(service) => Ok(service),
-            None => discovery.by_name(&host, port).await,
+            None => {
+                // Nor may its name be asked for.
+                let policy = self.cx.worker.policies.current();
+                egress::check_host(&policy.policy.egress, &host)?;
+                discovery.by_name(&host, port).await
+            }
         };
         found.map_err(|error| {
             debug!(%error, "no such service");
@@ -432,7 +494,7 @@ impl Outbound {
             .borrow_mut()
             .take()
             .filter(|picked| attempt.fresh && !attempt.avoid.contains(&picked.id));
-        let balance = &call.calls.calls.balance;
+        let balance = call.balance;
         let client = self.cx.facts.client.ip();
         again.or_else(|| {
             let wish = Wish {
@@ -502,6 +564,26 @@ impl Route {
         }
     }
 
+    /// Whether policy lets our app call it.
+    fn check(&self, policy: &Active, request: &Request<Body>) -> Result<(), Reject> {
+        let egress = &policy.policy.egress;
+        match self {
+            Self::Service(service) => egress::check_service(egress, service),
+            Self::Outside(_) if *egress == Egress::Allow => Ok(()),
+            Self::Outside(address) => {
+                egress::check_address(egress, *address, egress::name_in(request.headers()))
+            }
+        }
+    }
+
+    /// The port that was called.
+    fn port(&self) -> u16 {
+        match self {
+            Self::Service(service) => service.name.port,
+            Self::Outside(address) => address.port(),
+        }
+    }
+
     fn facts(&self, picked: Option<&Picked>) -> DestinationFacts {
         match self {
             Self::Service(service) => DestinationFacts {
@@ -543,7 +625,7 @@ fn named(request: &Request<Body>) -> Result<(String, u16), Reject> {
     Ok((authority.host().to_owned(), port))
 }
 
-fn endpoint_target(service: &ServiceName, endpoint: &Arc<Endpoint>) -> Target {
+pub(crate) fn endpoint_target(service: &ServiceName, endpoint: &Arc<Endpoint>) -> Target {
     let expected = endpoint
         .identity
         .clone()

@@ -4,6 +4,7 @@
 //! is kept in [`Kept`] and found again by the next snapshot.
 
 pub(crate) mod calls;
+pub(crate) mod named;
 pub(crate) mod ports;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use arc_swap::ArcSwap;
 use weft_policy::Policy;
 
 use self::calls::CallPolicy;
+use self::named::Named;
 use self::ports::Declared;
 use crate::cx::Cx;
 use crate::discovery::ServiceName;
@@ -38,8 +40,8 @@ pub(crate) struct Active {
     /// The filters of what comes in; `None` where policy asks for none.
     pub(crate) inbound: Option<filter::Inbound>,
     /// How services are called that the operator said nothing about.
-    default: Arc<CallPolicy>,
-    to: Vec<(weft_policy::route::ServiceRef, Arc<CallPolicy>)>,
+    default: CallPolicy,
+    to: Named,
 }
 
 /// What outlives a change of policy; each part says what it is found by.
@@ -108,17 +110,13 @@ impl Policies {
 }
 
 impl Active {
-    fn new(policy: Policy, _namespace: &str, kept: &Kept) -> Self {
+    fn new(policy: Policy, namespace: &str, kept: &Kept) -> Self {
         let inbound = filter::Inbound::new(&policy, &kept.filters);
-        let default = CallPolicy::new(weft_policy::Calls::default(), None, &kept.calls);
-        let to = policy.to.iter().map(|(service, calls)| {
-            let calls = CallPolicy::new(calls.clone(), Some(service), &kept.calls);
-            (service.clone(), Arc::new(calls))
-        });
+        let default = weft_policy::Calls::default();
         Self {
             inbound,
-            default: Arc::new(default),
-            to: to.collect(),
+            default: CallPolicy::new(default, None, namespace, &kept.calls),
+            to: Named::new(&policy.to, namespace, &kept.calls),
             policy,
         }
     }
@@ -146,16 +144,6 @@ impl Active {
 
     /// How `service` is to be called.
     pub(crate) fn calls(&self, service: &ServiceName) -> &CallPolicy {
-        let own = self.to.iter().find(|(named, _)| is_named(service, named));
-        own.map_or(&self.default, |(_, calls)| calls)
+        self.to.get(service).unwrap_or(&self.default)
     }
-}
-
-fn is_named(service: &ServiceName, named: &weft_policy::route::ServiceRef) -> bool {
-    let port = named.port.is_none_or(|port| port.get() == service.port);
-    let namespace = named
-        .namespace
-        .as_deref()
-        .is_none_or(|namespace| namespace == &*service.namespace);
-    port && namespace && (named.name == *service.name || named.name == *service.host)
 }

@@ -4,7 +4,7 @@
 //! `x-weft-reject` and says what happened.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use weft_certs::jwt::error::JwtError;
 
@@ -24,6 +24,12 @@ pub(crate) enum Reject {
     BodyTimeout,
     /// In explicit mode: the name is in no file and not in DNS.
     UnknownService,
+    /// A route leads to a service that nobody knows.
+    UnknownDestination,
+    /// A route makes a path of the request that has no single reading.
+    Rewrite,
+    /// It is not in the mesh, and policy does not let our app call it.
+    EgressDenied,
     /// The request would come back to us.
     Loop,
     /// Without redirection: no app is declared for this port.
@@ -132,6 +138,9 @@ impl Reject {
             Self::Overloaded => (NOT_NOW, UNAVAILABLE, "overloaded", "too many requests are in flight"),
             Self::FaultAbort { status, grpc } => (status, grpc, "fault_abort", "aborted by the fault policy"),
             Self::UnknownService => (StatusCode::NOT_FOUND, UNAVAILABLE, "unknown_service", "no service of that name and port is known, and DNS knows none either"),
+            Self::UnknownDestination => (NOT_NOW, UNAVAILABLE, "unknown_destination", "a route leads to a service that is not known"),
+            Self::Rewrite => (StatusCode::BAD_REQUEST, INTERNAL, "rewrite", "a route makes a path of this request that has no single reading"),
+            Self::EgressDenied => (StatusCode::FORBIDDEN, PERMISSION_DENIED, "egress_denied", "policy does not let this app call hosts outside the mesh, or not this one"),
             Self::Loop => (StatusCode::LOOP_DETECTED, INTERNAL, "loop", "the request would come back to this proxy"),
             Self::NoApp => (StatusCode::NOT_FOUND, UNAVAILABLE, "no_app", "no app is declared for this port; see WEFT_INBOUND_PORTS"),
             Self::NoEndpoint => (NOT_NOW, UNAVAILABLE, "no_endpoint", "the service has no endpoint"),
@@ -212,6 +221,17 @@ fn malformed_message(what: Malformed) -> &'static str {
     }
 }
 
+/// The answer that sends the caller to `location` (RFC 9110 section 15.4).
+pub(crate) fn redirection(status: StatusCode, location: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(LOCATION, location);
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+}
+
 fn http_response(row: &Row) -> Response<Body> {
     let body = format!(
         r#"{{"status":"error","message":"{}","reason":"{}"}}"#,
@@ -277,7 +297,7 @@ mod tests {
         let malformed = every!(Malformed: BareLf ObsFold RequestLine StatusLine Header HeaderTooLarge
             TooManyHeaders TargetTooLong Version MethodCase Target Path HostMissing HostSeveral HostInvalid
             TeAndCl TransferEncoding TeInHttp10 ContentLength Chunk Trailer BytesBeforeUpgrade UpgradeWithBody);
-        let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService Loop NoApp NoEndpoint AppGone
+        let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService UnknownDestination Rewrite EgressDenied Loop NoApp NoEndpoint AppGone
             NoIdentity PoolFull Connect ConnectTimeout Handshake WrongIdentity UpstreamReset UpstreamCancelled
             UpstreamClosed UpstreamMalformed Deadline BodyTooLarge RateLimited Overloaded Plaintext JwtMissing JwtSeveral
             JwtNoKeys AuthzDenied AuthzNotAllowed AuthzUnreadable,

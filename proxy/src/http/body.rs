@@ -17,6 +17,7 @@ use super::malformed::Malformed;
 use super::upgrade::Upgraded;
 use crate::exchange::Exchange;
 use crate::retry::replay::Replay;
+use crate::route::mirror::Tee;
 
 /// A piece of a body.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub(crate) enum Source {
     Http1(h1::body::Incoming),
     Http2(h2::body::Incoming),
     Replay(Replay),
+    Tee(Box<Tee>),
     /// No content: the connection speaks another protocol from here on.
     Upgraded(Box<Upgraded>),
 }
@@ -129,6 +131,7 @@ impl Body {
             Source::Http1(body) => body.length(),
             Source::Http2(body) => body.length(),
             Source::Replay(body) => body.length(),
+            Source::Tee(body) => body.length(),
         }
     }
 
@@ -162,6 +165,7 @@ impl Source {
             Self::Http1(body) => body.poll_frame(cx),
             Self::Http2(body) => body.poll_frame(cx),
             Self::Replay(body) => body.poll_frame(cx),
+            Self::Tee(body) => body.poll_frame(cx),
         }
     }
 }
@@ -213,6 +217,7 @@ impl fmt::Debug for Body {
             Source::Http1(_) => "http1",
             Source::Http2(_) => "http2",
             Source::Replay(_) => "replay",
+            Source::Tee(_) => "tee",
             Source::Upgraded(_) => "upgraded",
         };
         f.debug_struct("Body")

@@ -16,6 +16,9 @@ pub(crate) const UNPROCESSED: HeaderName = HeaderName::from_static("x-weft-unpro
 /// Between proxies: this endpoint is about to end; take it out.
 pub(crate) const DRAINING: HeaderName = HeaderName::from_static("x-weft-draining");
 
+/// A copy of a request whose answer nobody reads.
+pub(crate) const MIRRORED: HeaderName = HeaderName::from_static("x-weft-mirrored");
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use weft_policy::Calls;
-use weft_policy::route::ServiceRef;
+use weft_policy::route::{Route, ServiceRef};
 
 use crate::retry::budget::Budget;
+use crate::route::Table;
 
 /// How one service is called, ready to run.
 pub(crate) struct CallPolicy {
@@ -14,6 +15,8 @@ pub(crate) struct CallPolicy {
     pub(crate) calls: Calls,
     /// Retries as a share of requests.
     pub(crate) budget: Arc<Budget>,
+    /// Its routes; `None` without any.
+    pub(crate) routes: Option<Table>,
 }
 
 /// What outlives a change of policy, by service.
@@ -23,14 +26,42 @@ pub(crate) struct Kept {
 }
 
 impl CallPolicy {
-    pub(crate) fn new(calls: Calls, service: Option<&ServiceRef>, kept: &Kept) -> Self {
+    /// Makes `calls` ready; `namespace` is our own.
+    pub(crate) fn new(
+        calls: Calls,
+        service: Option<&ServiceRef>,
+        namespace: &str,
+        kept: &Kept,
+    ) -> Self {
         let mut budgets = kept.budgets.lock();
         let budget = budgets
             .entry(service.cloned())
             .or_insert_with(|| Arc::new(Budget::new(Instant::now())));
-        Self {
+        let mut policy = Self {
             calls,
             budget: Arc::clone(budget),
+            routes: None,
+        };
+        policy.routes = Table::new(&policy, namespace);
+        policy
+    }
+
+    /// The same for the requests of `route`, whose own words lie over the service's. What is counted is counted together.
+    pub(crate) fn under(&self, route: &Route) -> Self {
+        let own = &self.calls;
+        let calls = Calls {
+            timeout: route.timeout.unwrap_or(own.timeout),
+            retry: route.retry.clone().unwrap_or_else(|| own.retry.clone()),
+            fallback: route.fallback.clone().or_else(|| own.fallback.clone()),
+            breaker: own.breaker,
+            balance: own.balance.clone(),
+            pool: own.pool,
+            routes: Vec::new(),
+        };
+        Self {
+            calls,
+            budget: Arc::clone(&self.budget),
+            routes: None,
         }
     }
 }

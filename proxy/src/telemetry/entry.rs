@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::record::{
-    ConnectionFacts, DestinationFacts, End, RequestRecord, TcpRecord, TraceContext,
+    ConnectionFacts, DestinationFacts, End, RequestRecord, RouteFacts, TcpRecord, TraceContext,
 };
 
 /// One request or opaque connection that has ended.
@@ -40,6 +40,7 @@ pub(super) struct Request {
     pub(super) status: Option<StatusCode>,
     pub(super) grpc_status: Option<u16>,
     pub(super) reject: Option<&'static str>,
+    pub(super) route: Option<RouteFacts>,
     pub(super) attempts: u32,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
@@ -74,6 +75,7 @@ impl Entry {
                 status: record.status,
                 grpc_status: record.grpc_status,
                 reject: record.reject,
+                route: record.route.clone(),
                 attempts: record.attempts,
                 request_bytes: record.request_bytes,
                 response_bytes: record.response_bytes,

@@ -140,6 +140,11 @@ impl WorkerMetrics {
         self.count(table::FAULTS.at(&[kind]));
     }
 
+    /// Counts a copy of a request; `result` is a fixed word.
+    pub(crate) fn mirrored(&self, result: &'static str) {
+        self.count(table::MIRRORED.at(&[result]));
+    }
+
     /// Counts a request that has ended.
     pub(super) fn request(&self, record: &RequestRecord) {
         self.requests

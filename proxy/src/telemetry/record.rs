@@ -42,6 +42,15 @@ pub(crate) struct DestinationFacts {
     pub(crate) secure: bool,
 }
 
+/// The route of a request, in the operator's words.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteFacts {
+    /// `routes[2]`.
+    pub(crate) name: Arc<str>,
+    /// The path pattern that matched.
+    pub(crate) template: Option<Arc<str>>,
+}
+
 /// One request, from its head to the last byte of its answer.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestRecord {
@@ -63,6 +72,8 @@ pub(crate) struct RequestRecord {
     pub(crate) grpc_status: Option<u16>,
     /// Why this proxy answered itself: a label of `reject.rs`.
     pub(crate) reject: Option<&'static str>,
+    /// The route it took, where its service has any.
+    pub(crate) route: Option<RouteFacts>,
     pub(crate) attempts: u32,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,

@@ -37,6 +37,7 @@ pub(crate) fn request(direction: Direction) -> RequestRecord {
         status: Some(StatusCode::OK),
         grpc_status: None,
         reject: None,
+        route: None,
         attempts: 1,
         request_bytes: 12,
         response_bytes: 3400,

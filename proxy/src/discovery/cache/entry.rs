@@ -67,7 +67,7 @@ impl Entry {
         self.failures = 0;
         let service = self.service.get_or_insert_with(|| {
             let name = Arc::clone(&self.name);
-            Arc::new(Service::new(name, None, Endpoints::default()))
+            Arc::new(Service::outside(name))
         });
         update(service, answer, now);
         (State::Fresh, now + answer.ttl.clamp(MIN_TTL, MAX_TTL))

@@ -89,6 +89,11 @@ fn of_request(fields: &mut Fields, request: &Request) {
     if request.upgraded {
         fields.push(("upgraded", true.into()));
     }
+    push(
+        fields,
+        "route",
+        request.route.as_ref().map(|route| &*route.name),
+    );
     fields.push(("attempts", request.attempts.into()));
     fields.push(("request_bytes", request.request_bytes.into()));
     fields.push(("response_bytes", request.response_bytes.into()));

@@ -191,6 +191,10 @@ fn the_documented_fields_are_the_ones_in_the_code() {
     let mut request = sample::request(Direction::Outbound);
     request.grpc_status = Some(14);
     request.reject = Some("connect");
+    request.route = Some(crate::telemetry::record::RouteFacts {
+        name: "routes[0]".into(),
+        template: None,
+    });
     request.upgraded = true;
     let mut inbound = sample::tcp(Direction::Inbound);
     inbound.error = Some("reset");

@@ -352,7 +352,7 @@ pub(crate) fn response_flags(reject: Option<&'static str>, end: End) -> &'static
 /// Envoy's flag for a label of `reject.rs`, or for a word about a broken TCP connection.
 fn flags_of(reason: &'static str) -> &'static str {
     match reason {
-        "unknown_service" | "no_app" | "loop" => "NR",
+        "unknown_service" | "unknown_destination" | "no_app" | "loop" => "NR",
         "no_endpoint" => "UH",
         "connect" | "connect_timeout" | "app_gone" | "handshake" | "wrong_identity"
         | "no_identity" => "UF",

@@ -48,6 +48,7 @@ metrics! {
     AUTHZ_AUDIT: Counter "weft_authz_audit_total" ["reason"] "Requests and connections that the rules would have refused, but authz.mode is audit.";
     JWT_KEYS: Counter "weft_jwt_key_reads_total" ["result"] "Readings of token issuers' keys, from files and URLs.";
     RETRIES: Counter "weft_retries_total" ["reason"] "Further attempts at a request.";
+    MIRRORED: Counter "weft_mirrored_total" ["result"] "Copies of requests that routes asked for, by what became of them.";
     POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections that are open, and of these HTTP/1 ones that are idle.";
     IDENTITY_EXPIRY: Gauge "weft_identity_expiry_seconds" [] "Unix time at which our leaf expires; 0 without one.";
     IDENTITY_RENEWALS: Counter "weft_identity_renewals_total" ["result"] "Attempts to renew our leaf.";

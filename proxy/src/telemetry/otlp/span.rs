@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::Method;
 use opentelemetry::trace::{
@@ -100,6 +101,10 @@ fn of_request(entry: &Entry, request: &Request) -> Described {
         attributes.set("rpc.system.name", "grpc");
         attributes.set("rpc.method", method.clone());
         attributes.set_some("rpc.status_code", request.grpc_status.map(grpc_code));
+    }
+    if let Some(route) = &request.route {
+        attributes.set("weft.route", Arc::clone(&route.name));
+        attributes.set_some("http.route", route.template.clone());
     }
     attributes.set("weft.attempts", i64::from(request.attempts));
     attributes.set_some("weft.reject", request.reject);
