@@ -106,12 +106,5 @@ fn hex(digit: u8) -> Option<u8> {
 
 /// Whether `value` is what it must be; `None` is a value that is not there.
 pub(crate) fn fits(wanted: &ValueMatch, value: Option<&str>) -> bool {
-    match (wanted, value) {
-        (ValueMatch::Absent, value) => value.is_none(),
-        (ValueMatch::Present, value) => value.is_some(),
-        (ValueMatch::OneOf(values), Some(value)) => values.iter().any(|one| one == value),
-        (ValueMatch::Prefix(prefix), Some(value)) => value.starts_with(prefix.as_str()),
-        (ValueMatch::Suffix(suffix), Some(value)) => value.ends_with(suffix.as_str()),
-        (ValueMatch::Regex(_), _) | (_, None) => false,
-    }
+    wanted.matches(value)
 }
