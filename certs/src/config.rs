@@ -1,18 +1,18 @@
 //! The authority's settings, read from the environment: one line a variable, all mistakes at once.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use weft_policy::spiffe::TrustDomain;
-use weft_policy::units::parse_duration;
 
+use self::env::{ConfigErrors, Env, list, parsed, positive};
 use crate::server::Lifetimes;
 use crate::token::jwks::KeySource;
+
+pub mod env;
 
 /// All settings of `weft-ca`.
 #[derive(Clone, Debug)]
@@ -49,11 +49,7 @@ impl Config {
     /// # Errors
     /// Names every variable that is missing or wrong.
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
-        let mut env = Env {
-            lookup,
-            errors: Vec::new(),
-            asked: Vec::new(),
-        };
+        let mut env = Env::new(lookup);
         let config = Self::read(&mut env);
         env.finish(config)
     }
@@ -99,129 +95,6 @@ impl Config {
         }
         config
     }
-}
-
-/// The variables that are wrong.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<Mistake>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Mistake {
-    name: &'static str,
-    value: Option<String>,
-    reason: String,
-}
-
-impl std::error::Error for ConfigErrors {}
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} wrong settings", self.0.len())?;
-        for Mistake {
-            name,
-            value,
-            reason,
-        } in &self.0
-        {
-            match value {
-                Some(value) => write!(f, "\n  {name}={value}: {reason}")?,
-                None => write!(f, "\n  {name}: {reason}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads variables and remembers mistakes; an empty value counts as not set.
-struct Env<L> {
-    lookup: L,
-    errors: Vec<Mistake>,
-    /// Each variable that was asked for, with its default, as the documentation has them.
-    asked: Vec<(&'static str, String)>,
-}
-
-impl<L: Fn(&str) -> Option<String>> Env<L> {
-    fn value(&self, name: &str) -> Option<String> {
-        (self.lookup)(name)
-            .map(|value| value.trim().to_owned())
-            .filter(|value| !value.is_empty())
-    }
-
-    fn optional(&mut self, name: &'static str) -> Option<String> {
-        self.asked.push((name, String::new()));
-        self.value(name)
-    }
-
-    fn or<T>(
-        &mut self,
-        name: &'static str,
-        default: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> T {
-        self.asked.push((name, default.to_owned()));
-        let value = self.value(name).map(|value| parse(&value));
-        let default = || parse(default).unwrap_or_else(|error| unreachable!("{name}: {error}"));
-        match value {
-            None => default(),
-            Some(Ok(value)) => value,
-            Some(Err(reason)) => {
-                self.mistake(name, reason);
-                default()
-            }
-        }
-    }
-
-    /// As [`Env::or`], where `placeholder` only stands in until the mistake is reported.
-    fn required<T>(
-        &mut self,
-        name: &'static str,
-        placeholder: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> T {
-        if self.value(name).is_none() {
-            self.mistake(name, "must be set".to_owned());
-        }
-        let value = self.or(name, placeholder, parse);
-        if let Some((_, default)) = self.asked.last_mut() {
-            default.clear();
-        }
-        value
-    }
-
-    fn mistake(&mut self, name: &'static str, reason: String) {
-        let value = self.value(name);
-        self.errors.push(Mistake {
-            name,
-            value,
-            reason,
-        });
-    }
-
-    fn finish<T>(self, config: T) -> Result<T, ConfigErrors> {
-        match self.errors.is_empty() {
-            true => Ok(config),
-            false => Err(ConfigErrors(self.errors)),
-        }
-    }
-}
-
-fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    match parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be more than nothing".to_owned()),
-        other => other.map_err(|error| error.to_string()),
-    }
-}
-
-fn list<T: FromIterator<String>>(text: &str) -> Result<T, String> {
-    Ok(text
-        .split(',')
-        .map(|item| item.trim().to_owned())
-        .filter(|item| !item.is_empty())
-        .collect())
 }
 
 /// DNS names and addresses; those of this machine are always among them.
@@ -273,14 +146,10 @@ mod tests {
 
     #[test]
     fn the_documentation_has_every_variable_with_its_default() {
-        let mut env = Env {
-            lookup: |_: &str| None,
-            errors: Vec::new(),
-            asked: Vec::new(),
-        };
+        let mut env = Env::new(|_: &str| None);
         Config::read(&mut env);
         let documentation = include_str!("../../docs/ca.md");
-        for (name, default) in &env.asked {
+        for (name, default) in env.asked() {
             let default = match default.as_str() {
                 "" => " ".to_owned(),
                 default => format!(" `{default}` "),
@@ -291,7 +160,7 @@ mod tests {
         let rows = documentation
             .lines()
             .filter(|line| line.starts_with("| `WEFT_"));
-        assert_eq!(rows.count(), env.asked.len());
+        assert_eq!(rows.count(), env.asked().len());
     }
 
     #[test]
