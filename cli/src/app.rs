@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use clap::{Args, ValueEnum};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -36,7 +37,7 @@ mod wire {
 }
 
 /// One app of the shop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AppName {
     Web,
     Orders,
@@ -46,10 +47,6 @@ pub(crate) enum AppName {
 impl AppName {
     /// In the order in which a call meets them.
     pub(crate) const ALL: [Self; 3] = [Self::Web, Self::Orders, Self::Users];
-
-    pub(crate) fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|app| app.as_str() == name)
-    }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -61,11 +58,13 @@ impl AppName {
 }
 
 /// Where an app listens and how it leaves.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Args, Debug, PartialEq, Eq)]
 pub(crate) struct AppConfig {
     pub(crate) name: AppName,
+    #[arg(long)]
     pub(crate) listen: SocketAddr,
     /// Its proxy's outbound port; without redirection an app sends its calls there. `None` for an app that calls nobody.
+    #[arg(long)]
     pub(crate) via: Option<SocketAddr>,
 }
 

@@ -1,207 +1,88 @@
-//! What was typed: the words after `weft`, parsed into a [`Command`].
+//! What was typed: the words after `weft`, one line a command. What a command takes stands in its own file.
 //!
 //! Words that begin with two underscores are not for people: the demo starts itself again with them.
 
-use std::net::SocketAddr;
+use std::ffi::OsString;
 
-use crate::app::{AppConfig, AppName};
-use crate::token::{Input, TokenArgs};
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::AppConfig;
+use crate::explain::ExplainArgs;
+use crate::token::TokenArgs;
+
+/// Weft, a sidecar service mesh.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
 
 /// One thing `weft` can do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Subcommand)]
 pub(crate) enum Command {
-    Help,
-    Version,
+    /// Start a small shop behind the mesh on this machine, until Ctrl-C.
     Demo(DemoArgs),
+    /// Explain a JSON Web Token; fails if a proxy would refuse it.
     Token(TokenArgs),
+    /// Show the policy that a proxy runs with, and where each value comes from.
+    Explain(ExplainArgs),
+    #[command(name = "__app", hide = true)]
     App(AppConfig),
+    #[command(name = "__ca", hide = true)]
     Ca,
-    Proxy { uid: Option<u32> },
+    #[command(name = "__proxy", hide = true)]
+    Proxy {
+        #[arg(long)]
+        uid: Option<u32>,
+    },
+    #[command(name = "__redirect", hide = true)]
     Redirect,
 }
 
 /// How the demo was asked to run.
-#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[command(
+    after_help = "With OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 the spans go there as well."
+)]
 pub(crate) struct DemoArgs {
-    /// Play the script, check it and end.
+    /// Play the script, check every step, and end
+    #[arg(long)]
     pub(crate) once: bool,
-    /// A network namespace for each app, with redirection. Needs root.
+    /// Put each app into a network namespace of its own with real redirection; needs root
+    #[arg(long)]
     pub(crate) netns: bool,
 }
 
-/// A command line that means nothing to us.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum ArgsError {
-    #[error("no command given")]
-    Missing,
-    #[error("unknown command {0:?}")]
-    Command(String),
-    #[error("unknown option {option:?} of {command}")]
-    Option {
-        command: &'static str,
-        option: String,
-    },
-    #[error("{option} {value:?} is not {wanted}")]
-    Value {
-        option: &'static str,
-        value: String,
-        wanted: &'static str,
-    },
-    #[error("{command} needs {option}")]
-    Needed {
-        command: &'static str,
-        option: &'static str,
-    },
-}
-
-/// Printed by `weft --help` and under a command line that means nothing.
-pub(crate) const USAGE: &str = "\
-usage: weft <command>
-
-commands:
-  demo            start a small shop behind the mesh on this machine, until Ctrl-C
-    --once        play the script, check every step, and end
-    --netns       put each app into its own network namespace with real redirection (root)
-                  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends the spans there as well
-  token FILE|-    explain a JSON Web Token: key, issuer, audience, expiry; fails if a proxy would refuse it
-    --jwks KEYS   the issuer's key set, a file or a URL, to check the signature with
-
-  --help          show this
-  --version       show the version
-";
-
-/// Parses the words after the program's name.
+/// Parses a command line, whose first word is the program's name.
 ///
 /// # Errors
-/// The first word that has no meaning, or the first one missing.
-pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command, ArgsError> {
-    let mut words = words.into_iter();
-    let command = words.next().ok_or(ArgsError::Missing)?;
-    match command.as_str() {
-        "-h" | "--help" | "help" => Ok(Command::Help),
-        "-V" | "--version" | "version" => Ok(Command::Version),
-        "demo" => demo(words),
-        "token" => token(words),
-        "__app" => app(words),
-        "__ca" => none("__ca", words).map(|()| Command::Ca),
-        "__proxy" => proxy(words),
-        "__redirect" => none("__redirect", words).map(|()| Command::Redirect),
-        _ => Err(ArgsError::Command(command)),
+/// What is wrong with it, or what was asked for where that was help or the version: print it, end with its code.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let mut words: Vec<_> = words.into_iter().collect();
+    // `cargo demo -- --once` gets here with the dashes that people are used to give to cargo.
+    if words.get(1).is_some_and(|word| word == "demo") {
+        words.retain(|word| word != "--");
     }
-}
-
-fn demo(words: impl Iterator<Item = String>) -> Result<Command, ArgsError> {
-    let mut args = DemoArgs::default();
-    for word in words {
-        match word.as_str() {
-            "--once" => args.once = true,
-            // `cargo demo -- --once` gets here with the dashes that people are used to give to cargo.
-            "--" => {}
-            "--netns" => args.netns = true,
-            "-h" | "--help" => return Ok(Command::Help),
-            _ => return Err(unknown("demo", word)),
-        }
-    }
-    Ok(Command::Demo(args))
-}
-
-fn token(mut words: impl Iterator<Item = String>) -> Result<Command, ArgsError> {
-    let (mut token, mut jwks) = (None, None);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "-h" | "--help" => return Ok(Command::Help),
-            "--jwks" => jwks = Some(words.next().ok_or(needed("--jwks", "a file or a URL"))?),
-            "-" if token.is_none() => token = Some(Input::Stdin),
-            file if token.is_none() && !file.starts_with('-') => {
-                token = Some(Input::File(file.into()));
-            }
-            _ => return Err(unknown("token", word)),
-        }
-    }
-    let token = token.ok_or(needed("token", "a file, or - for standard input"))?;
-    Ok(Command::Token(TokenArgs { token, jwks }))
-}
-
-fn app(mut words: impl Iterator<Item = String>) -> Result<Command, ArgsError> {
-    let name = words.next().ok_or(needed("__app", "a name"))?;
-    let name = AppName::parse(&name).ok_or(ArgsError::Value {
-        option: "__app",
-        value: name,
-        wanted: "web, orders or users",
-    })?;
-    let (mut listen, mut via) = (None, None);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--listen" => listen = Some(address("--listen", words.next())?),
-            "--via" => via = Some(address("--via", words.next())?),
-            _ => return Err(unknown("__app", word)),
-        }
-    }
-    let listen = listen.ok_or(needed("__app", "--listen"))?;
-    Ok(Command::App(AppConfig { name, listen, via }))
-}
-
-fn proxy(mut words: impl Iterator<Item = String>) -> Result<Command, ArgsError> {
-    let mut uid = None;
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--uid" => uid = Some(number("--uid", words.next())?),
-            _ => return Err(unknown("__proxy", word)),
-        }
-    }
-    Ok(Command::Proxy { uid })
-}
-
-fn none(command: &'static str, mut words: impl Iterator<Item = String>) -> Result<(), ArgsError> {
-    match words.next() {
-        None => Ok(()),
-        Some(word) => Err(unknown(command, word)),
-    }
-}
-
-fn address(option: &'static str, value: Option<String>) -> Result<SocketAddr, ArgsError> {
-    let value = value.ok_or(needed(option, "an address"))?;
-    let parsed = value.parse().ok();
-    parsed.ok_or(ArgsError::Value {
-        option,
-        value,
-        wanted: "an address with a port",
-    })
-}
-
-fn number(option: &'static str, value: Option<String>) -> Result<u32, ArgsError> {
-    let value = value.ok_or(needed(option, "a number"))?;
-    let parsed = value.parse().ok();
-    parsed.ok_or(ArgsError::Value {
-        option,
-        value,
-        wanted: "a number",
-    })
-}
-
-fn unknown(command: &'static str, option: String) -> ArgsError {
-    ArgsError::Option { command, option }
-}
-
-fn needed(command: &'static str, option: &'static str) -> ArgsError {
-    ArgsError::Needed { command, option }
+    Line::try_parse_from(words).map(|line| line.command)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::AppName;
+    use crate::explain::Output;
+    use crate::token::Input;
 
-    fn parsed(line: &str) -> Result<Command, ArgsError> {
-        parse(line.split_whitespace().map(str::to_owned))
+    fn parsed(line: &str) -> Result<Command, clap::Error> {
+        let words = std::iter::once("weft").chain(line.split_whitespace());
+        parse(words.map(OsString::from))
     }
 
     #[test]
     fn words_become_a_command() {
         let demo = |once, netns| Command::Demo(DemoArgs { once, netns });
         let rows: &[(&str, Command)] = &[
-            ("--help", Command::Help),
-            ("demo --help", Command::Help),
-            ("--version", Command::Version),
             ("demo", demo(false, false)),
             ("demo --once", demo(true, false)),
             ("demo -- --once", demo(true, false)),
@@ -220,6 +101,13 @@ mod tests {
                     jwks: Some("https://issuer.test/keys".to_owned()),
                 }),
             ),
+            (
+                "explain --output json",
+                Command::Explain(ExplainArgs {
+                    proxy: "127.0.0.1:15000".parse().unwrap(),
+                    output: Output::Json,
+                }),
+            ),
             ("__ca", Command::Ca),
             ("__proxy", Command::Proxy { uid: None }),
             ("__proxy --uid 1337", Command::Proxy { uid: Some(1337) }),
@@ -233,29 +121,27 @@ mod tests {
             ),
         ];
         for (line, want) in rows {
-            assert_eq!(parsed(line).as_ref(), Ok(want), "{line}");
+            assert_eq!(parsed(line).as_ref().ok(), Some(want), "{line}");
         }
     }
 
     #[test]
     fn words_without_a_meaning_are_named() {
         let rows: &[(&str, &str)] = &[
-            ("", "no command given"),
-            ("dmeo", "unknown command \"dmeo\""),
-            ("demo --onec", "unknown option \"--onec\" of demo"),
-            ("token", "token needs a file, or - for standard input"),
-            ("token a --jwks", "--jwks needs a file or a URL"),
-            ("token a b", "unknown option \"b\" of token"),
-            ("__app", "__app needs a name"),
-            ("__app shop", "__app \"shop\" is not web, orders or users"),
-            ("__app web", "__app needs --listen"),
+            ("dmeo", "'dmeo'"),
+            ("demo --onec", "'--onec'"),
+            ("token", "<FILE|->"),
+            ("token a b", "'b'"),
             (
-                "__app web --listen here",
-                "--listen \"here\" is not an address with a port",
+                "__app shop --listen 127.0.0.1:1",
+                "[possible values: web, orders, users]",
             ),
+            ("__app web --listen here", "'here'"),
         ];
         for (line, want) in rows {
-            assert_eq!(parsed(line).unwrap_err().to_string(), *want, "{line}");
+            let mistake = parsed(line).unwrap_err();
+            assert_eq!(mistake.exit_code(), 2, "{line}");
+            assert!(mistake.to_string().contains(want), "{line}: {mistake}");
         }
     }
 }

@@ -5,37 +5,31 @@ mod args;
 mod client;
 mod config;
 mod demo;
+mod explain;
 mod hidden;
 mod token;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use self::args::{Command, DemoArgs, USAGE};
+use self::args::{Command, DemoArgs};
 use self::config::{DemoConfig, Terminal};
 use self::demo::Outcome;
 use self::token::TokenArgs;
 
 fn main() -> ExitCode {
-    let words = std::env::args_os().skip(1);
-    match args::parse(words.map(|word| word.to_string_lossy().into_owned())) {
-        Ok(command) => run(command).unwrap_or_else(|error| {
-            complain(&format!("weft: {error:#}"));
-            ExitCode::FAILURE
-        }),
-        Err(mistake) => {
-            complain(&format!("weft: {mistake}\n\n{USAGE}"));
-            ExitCode::from(2)
-        }
-    }
+    let command = args::parse(std::env::args_os()).unwrap_or_else(|mistake| mistake.exit());
+    run(command).unwrap_or_else(|error| {
+        complain(&format!("weft: {error:#}"));
+        ExitCode::FAILURE
+    })
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Help => say(USAGE),
-        Command::Version => say(concat!("weft ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Demo(args) => return play(args),
         Command::Token(args) => return explain_token(&args),
+        Command::Explain(args) => say(&explain::run(&args)?),
         Command::App(config) => return hidden::app(&config),
         Command::Ca => return hidden::ca(),
         Command::Proxy { uid } => return hidden::proxy(uid),

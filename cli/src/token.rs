@@ -3,12 +3,14 @@
 //! Everything that a token says is its maker's word: texts are written with their control characters escaped, so that none reaches
 //! the terminal.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use clap::Args;
 use serde_json::Value;
 use time::OffsetDateTime;
 use weft_certs::fetch::fetch;
@@ -18,18 +20,31 @@ use weft_certs::jwt::jws::{Header, Jws};
 use weft_certs::jwt::keyset::KeySet;
 
 /// What was asked.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Args, Debug, PartialEq, Eq)]
 pub(crate) struct TokenArgs {
+    /// The token: a file, or - for standard input
+    #[arg(value_name = "FILE|-")]
     pub(crate) token: Input,
-    /// The issuer's keys: a file, or an `http(s)` URL.
+    /// The issuer's key set, a file or a URL, to check the signature with
+    #[arg(long, value_name = "KEYS")]
     pub(crate) jwks: Option<String>,
 }
 
 /// Where the token is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     Stdin,
     File(PathBuf),
+}
+
+impl From<OsString> for Input {
+    fn from(word: OsString) -> Self {
+        if word == "-" {
+            Self::Stdin
+        } else {
+            Self::File(word.into())
+        }
+    }
 }
 
 /// What is said of a token, and whether a proxy would take it as far as can be said here.
