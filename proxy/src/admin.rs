@@ -32,6 +32,7 @@ use crate::drain::Drain;
 use crate::identity::Identities;
 use crate::listener::{self, Sharing};
 use crate::log;
+use crate::policy::Policies;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use ready::Readiness;
@@ -43,6 +44,7 @@ pub(crate) struct Sources {
     pub(crate) telemetry: Telemetry,
     pub(crate) discovery: Discovery,
     pub(crate) identities: Identities,
+    pub(crate) policies: Policies,
     pub(crate) readiness: Readiness,
     pub(crate) drain: Drain,
 }

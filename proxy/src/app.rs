@@ -110,16 +110,15 @@ pub fn start(config: Config) -> anyhow::Result<Bound> {
     let drain = Drain::default();
     let ended = CancellationToken::new();
     let open = Arc::<AtomicUsize>::default();
-    let policies = Policies::new(weft_policy::Policy::default(), &config.namespace);
     let Control {
         thread,
         discovery,
         identities,
         telemetry,
         sampler,
+        policies,
         admin,
-    } = control::start(&config, &drain, &open, &ended, &policies)
-        .context("start the control thread")?;
+    } = control::start(&config, &drain, &open, &ended).context("start the control thread")?;
     let own_ports = inbound
         .iter()
         .chain(&outbound)
@@ -138,7 +137,6 @@ pub fn start(config: Config) -> anyhow::Result<Bound> {
         ended,
         config,
     };
-    parts.policies.watch(parts.telemetry.metrics());
     let mut threads = vec![thread];
     for (number, own) in sockets.drain(..).enumerate() {
         let parts = parts.clone();

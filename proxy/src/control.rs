@@ -21,6 +21,7 @@ use crate::filter::authn::keys::KeyStore;
 use crate::filter::trace::Sampler;
 use crate::identity::{self, Identities, Source};
 use crate::policy::Policies;
+use crate::policy::files::{FilesError, PolicyFiles, Texts};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::telemetry::otlp::Export;
@@ -32,6 +33,7 @@ pub(crate) struct Control {
     pub(crate) identities: Identities,
     pub(crate) telemetry: Telemetry,
     pub(crate) sampler: Arc<Sampler>,
+    pub(crate) policies: Policies,
     pub(crate) admin: Addresses,
 }
 
@@ -44,7 +46,6 @@ pub(crate) fn start(
     drain: &Drain,
     open: &Arc<AtomicUsize>,
     ended: &CancellationToken,
-    policies: &Policies,
 ) -> anyhow::Result<Control> {
     let discovery = DiscoveryConfig {
         services_file: config.services_file.clone(),
@@ -53,6 +54,8 @@ pub(crate) fn start(
         dns: DnsSource::System,
     };
     let (discovery, supply) = Discovery::new(discovery).context("read the services file")?;
+    let files = PolicyFiles::of(config);
+    let (policies, texts) = read_policy(&files, &config.namespace).context("read the policy")?;
     let source = Source::of(config).context("read WEFT_CA_ADDRESS")?;
     let (identities, identity) =
         Identities::new(source, config.spiffe_id.clone()).context("read the identity")?;
@@ -63,12 +66,14 @@ pub(crate) fn start(
     let (sockets, admin) = admin::bind(config)?;
     let (telemetry, export) = Telemetry::new(config);
     telemetry.metrics().watch(&discovery, &identities);
+    policies.watch(telemetry.metrics());
     let readiness = Readiness::default();
     let sources = Sources {
         config: Arc::clone(config),
         telemetry: telemetry.clone(),
         discovery: discovery.clone(),
         identities: identities.clone(),
+        policies: policies.clone(),
         readiness: readiness.clone(),
         drain: drain.clone(),
     };
@@ -83,6 +88,7 @@ pub(crate) fn start(
         sockets,
         identity,
         keys: policies.token_keys(),
+        policy: (files, texts),
         export,
     };
     let thread = thread::Builder::new()
@@ -95,6 +101,7 @@ pub(crate) fn start(
         identities,
         sampler: telemetry.sampler(),
         telemetry,
+        policies,
         admin,
     })
 }
@@ -110,6 +117,7 @@ struct Parts {
     sockets: admin::Sockets,
     identity: identity::Supply,
     keys: KeyStore,
+    policy: (PolicyFiles, Texts),
     export: Option<Export>,
 }
 
@@ -121,6 +129,9 @@ async fn run(parts: Parts) {
     drop(tasks.spawn("identity", parts.identity.run(stop.clone())));
     let roots = parts.sources.config.jwt_roots.clone();
     drop(tasks.spawn("token keys", parts.keys.run(roots, stop.clone())));
+    let (files, texts) = parts.policy;
+    let policies = parts.sources.policies.clone();
+    drop(tasks.spawn("policy", files.follow(texts, policies, stop.clone())));
     drop(tasks.spawn("readiness", ready_with_identity(parts.sources.clone())));
     // Until the workers have told of their last requests.
     let told = CancellationToken::new();
@@ -140,6 +151,13 @@ async fn run(parts: Parts) {
     telemetry.flush();
     stop.cancel();
     // Admin connections have nothing to finish; the runtime drops them.
+}
+
+/// The policy to begin with. A proxy that cannot read it does not start: it would let pass what was to be refused.
+fn read_policy(files: &PolicyFiles, namespace: &str) -> Result<(Policies, Texts), FilesError> {
+    let texts = files.texts()?;
+    let policy = files.parse(&texts)?;
+    Ok((Policies::new(policy, namespace), texts))
 }
 
 /// A proxy that is to have an identity is not ready without one: it could neither call nor be called.

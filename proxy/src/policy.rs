@@ -4,12 +4,15 @@
 //! is kept in [`Kept`] and found again by the next snapshot.
 
 pub(crate) mod calls;
+pub(crate) mod files;
 pub(crate) mod named;
 pub(crate) mod ports;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tracing::warn;
 use weft_policy::Policy;
 
 use self::calls::CallPolicy;
@@ -22,7 +25,9 @@ use crate::filter::authn::keys::KeyStore;
 use crate::filter::limits::Place;
 use crate::reject::Reject;
 use crate::telemetry::metrics::collect::{Metrics, as_f64};
-use crate::telemetry::metrics::table::{CONCURRENCY, IN_FLIGHT, JWT_KEYS};
+use crate::telemetry::metrics::table::{
+    CONCURRENCY, IN_FLIGHT, JWT_KEYS, POLICY_REJECTED, POLICY_VERSION,
+};
 
 /// The policy in force; clones share it.
 #[derive(Clone)]
@@ -31,10 +36,17 @@ pub(crate) struct Policies(Arc<Shared>);
 struct Shared {
     active: ArcSwap<Active>,
     kept: Kept,
+    /// That of services without one.
+    namespace: Box<str>,
+    /// Why the newest change was refused; empty when it was not.
+    problems: ArcSwap<Vec<String>>,
+    rejected: AtomicU64,
 }
 
 /// One policy, ready to run.
 pub(crate) struct Active {
+    /// Which change of policy this is, counted from 1.
+    pub(crate) version: u64,
     /// As the operator wrote it.
     pub(crate) policy: Policy,
     /// The filters of what comes in; `None` where policy asks for none.
@@ -55,10 +67,13 @@ impl Policies {
     /// Begins with `policy`; `namespace` is that of services without one.
     pub(crate) fn new(policy: Policy, namespace: &str) -> Self {
         let kept = Kept::default();
-        let active = Active::new(policy, namespace, &kept);
+        let active = Active::new(policy, 1, namespace, &kept);
         Self(Arc::new(Shared {
             active: ArcSwap::from_pointee(active),
             kept,
+            namespace: namespace.into(),
+            problems: ArcSwap::default(),
+            rejected: AtomicU64::new(0),
         }))
     }
 
@@ -94,6 +109,12 @@ impl Policies {
             CONCURRENCY.at(&[]),
             read(|shared| shared.active.load().concurrency_limit()),
         );
+        let policies = |count: fn(&Self) -> u64| {
+            let policies = self.clone();
+            move || as_f64(count(&policies))
+        };
+        metrics.read_from(POLICY_VERSION.at(&[]), policies(Self::version));
+        metrics.read_from(POLICY_REJECTED.at(&[]), policies(Self::rejected));
     }
 
     /// The keys of token issuers, to be read on the control thread.
@@ -102,18 +123,47 @@ impl Policies {
     }
 
     /// Replaces the policy; the next request is judged by it.
-    #[expect(dead_code, reason = "the policy files will call it")]
-    pub(crate) fn replace(&self, policy: Policy, namespace: &str) {
-        let next = Active::new(policy, namespace, &self.0.kept);
+    pub(crate) fn replace(&self, policy: Policy) {
+        let shared = &self.0;
+        let version = self.version() + 1;
+        let next = Active::new(policy, version, &shared.namespace, &shared.kept);
         self.0.active.store(Arc::new(next));
+        self.0.problems.store(Arc::default());
+    }
+
+    /// Keeps the policy, and tells why a change of it was refused: once, until something else is wrong.
+    pub(crate) fn refuse(&self, problems: Vec<String>) {
+        if *self.0.problems.load_full() == problems {
+            return;
+        }
+        self.0.rejected.fetch_add(1, Ordering::Relaxed);
+        warn!(?problems, "policy refused, the last good one stays");
+        self.0.problems.store(Arc::new(problems));
+    }
+
+    /// Why the newest change was refused; empty when it was not.
+    #[expect(dead_code, reason = "the admin page that explains will")]
+    pub(crate) fn problems(&self) -> Arc<Vec<String>> {
+        self.0.problems.load_full()
+    }
+
+    /// How many changes were refused.
+    fn rejected(&self) -> u64 {
+        self.0.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Which change of policy is in force, counted from 1.
+    fn version(&self) -> u64 {
+        self.0.active.load().version
     }
 }
 
 impl Active {
-    fn new(policy: Policy, namespace: &str, kept: &Kept) -> Self {
+    fn new(policy: Policy, version: u64, namespace: &str, kept: &Kept) -> Self {
         let inbound = filter::Inbound::new(&policy, &kept.filters);
         let default = weft_policy::Calls::default();
         Self {
+            version,
             inbound,
             default: CallPolicy::new(default, None, namespace, &kept.calls),
             to: Named::new(&policy.to, namespace, &kept.calls),

@@ -26,6 +26,7 @@ fn sources() -> Sources {
         dns: DnsSource::Servers(Vec::new()),
     };
     Sources {
+        policies: Policies::new(weft_policy::Policy::default(), "default"),
         telemetry: Telemetry::new(&config).0,
         discovery: Discovery::new(discovery).unwrap().0,
         identities: Identities::default(),
