@@ -11,15 +11,20 @@
 )]
 
 mod balance;
+mod concurrency;
 mod dns;
 mod drain;
+mod fault;
 mod h2spec;
+mod headers;
 mod hostile;
 mod http;
 mod idle;
 mod interop_grpc;
 mod interop_websocket;
+mod limits;
 mod mtls;
+mod rate_limit;
 mod redirect;
 mod retry;
 mod rotation;

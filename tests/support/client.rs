@@ -410,6 +410,14 @@ impl Http2 {
     }
 }
 
+/// A gRPC call as its head has it.
+pub fn grpc_call(authority: &str, path: &str) -> Request<()> {
+    let request = Request::post(format!("http://{authority}{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    request.body(()).unwrap()
+}
+
 async fn exchange(
     sender: SendRequest<Bytes>,
     request: Request<()>,

@@ -114,6 +114,7 @@ impl Mesh {
             files: Some(self.ca.files(account)),
             ports: Vec::new(),
             variables: BTreeMap::new(),
+            policy: None,
         }
     }
 
@@ -143,9 +144,17 @@ pub struct Starting<'a> {
     files: Option<Files>,
     ports: Vec<(u16, SocketAddr)>,
     variables: BTreeMap<&'static str, String>,
+    policy: Option<String>,
 }
 
 impl Starting<'_> {
+    /// Gives it a policy document.
+    #[must_use]
+    pub fn policy(mut self, document: impl Into<String>) -> Self {
+        self.policy = Some(document.into());
+        self
+    }
+
     /// Serves `app` under `port`.
     #[must_use]
     pub fn serves(mut self, port: u16, app: SocketAddr) -> Self {
@@ -224,6 +233,11 @@ impl Starting<'_> {
             files.put(&folder);
             variables.insert("WEFT_IDENTITY_DIR", text(&folder));
         }
+        if let Some(policy) = &self.policy {
+            let file = folder.join(POLICY);
+            std::fs::write(&file, policy).unwrap();
+            variables.insert("WEFT_POLICY_FILE", text(&file));
+        }
         variables.extend(self.variables.clone());
         (folder, variables)
     }
@@ -283,6 +297,13 @@ impl Proxy {
             account: Some(self.account.clone()),
             weight: 1,
         }
+    }
+
+    /// Replaces its policy document.
+    pub fn set_policy(&self, document: &str) {
+        let next = self.folder.join("policy.next");
+        std::fs::write(&next, document).unwrap();
+        std::fs::rename(next, self.folder.join(POLICY)).unwrap();
     }
 
     /// Begins its drain, as SIGTERM does.
@@ -373,6 +394,7 @@ fn refuse_panics() {
     });
 }
 
+const POLICY: &str = "policy.yaml";
 const DEFAULTS: &[(&str, &str)] = &[
     ("WEFT_OUTBOUND_LISTEN", "127.0.0.1:0"),
     ("WEFT_INBOUND_LISTEN", "127.0.0.1:0"),

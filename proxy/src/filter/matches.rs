@@ -56,11 +56,11 @@ fn without_port(host: &str) -> &str {
 
 fn header<B>(name: &HeaderName, wanted: &ValueMatch, request: &Request<B>) -> bool {
     let mut values = request.headers().get_all(name).iter().peekable();
-    if matches!(wanted, ValueMatch::Present | ValueMatch::Absent) || values.peek().is_none() {
-        return fits(wanted, values.peek().map(|_there| ""));
+    if wanted.is_about_presence() || values.peek().is_none() {
+        return wanted.matches(values.peek().map(|_there| ""));
     }
     values.any(|value| {
-        std::str::from_utf8(value.as_bytes()).is_ok_and(|value| fits(wanted, Some(value)))
+        std::str::from_utf8(value.as_bytes()).is_ok_and(|value| wanted.matches(Some(value)))
     })
 }
 
@@ -71,9 +71,9 @@ fn query<B>(name: &str, wanted: &ValueMatch, request: &Request<B>) -> bool {
         .filter(|(key, _)| !name.is_empty() && decoded(key) == name)
         .peekable();
     if values.peek().is_none() {
-        return fits(wanted, None);
+        return wanted.matches(None);
     }
-    values.any(|(_, value)| fits(wanted, Some(&decoded(value))))
+    values.any(|(_, value)| wanted.matches(Some(&decoded(value))))
 }
 
 /// As `application/x-www-form-urlencoded` is read (WHATWG URL, section 5.1).
@@ -107,4 +107,80 @@ fn hex(digit: u8) -> Option<u8> {
 /// Whether `value` is what it must be; `None` is a value that is not there.
 pub(crate) fn fits(wanted: &ValueMatch, value: Option<&str>) -> bool {
     wanted.matches(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_policy::matcher::{HostPattern, PathPattern};
+
+    use super::*;
+
+    fn request() -> Request<()> {
+        let request = Request::post("/users/1?a=1&b=x%20y+z&a=2&flag")
+            .header(HOST, "Orders.shop:80")
+            .header("x-two", "1")
+            .header("x-two", "2")
+            .header("x-odd", &b"\xff"[..]);
+        request.body(()).unwrap()
+    }
+
+    fn value(text: &str) -> ValueMatch {
+        ValueMatch::parse(text).unwrap()
+    }
+
+    #[test]
+    fn all_conditions_must_hold_and_of_each_one_value() {
+        let path = |text: &str| RequestMatch {
+            paths: vec![PathPattern::parse(text).unwrap()],
+            ..RequestMatch::default()
+        };
+        let host = |text: &str| RequestMatch {
+            hosts: vec![HostPattern::parse(text).unwrap()],
+            ..RequestMatch::default()
+        };
+        let header = |name: &'static str, text: &str| RequestMatch {
+            headers: vec![(HeaderName::from_static(name), value(text))],
+            ..RequestMatch::default()
+        };
+        let query = |name: &str, text: &str| RequestMatch {
+            query: vec![(name.to_owned(), value(text))],
+            ..RequestMatch::default()
+        };
+        let absent = |name: &'static str| RequestMatch {
+            headers: vec![(HeaderName::from_static(name), ValueMatch::Absent)],
+            ..RequestMatch::default()
+        };
+        let method = |method| RequestMatch {
+            methods: vec![method],
+            ..RequestMatch::default()
+        };
+        let rows = [
+            ("anything", RequestMatch::default(), true),
+            ("method", method(http::Method::POST), true),
+            ("another method", method(http::Method::GET), false),
+            ("path", path("/users/{id}"), true),
+            ("another path", path("/orders/*"), false),
+            ("host without port and case", host("orders.shop"), true),
+            ("another host", host("*.orders.shop"), false),
+            ("second value", header("x-two", "2"), true),
+            ("no value", header("x-two", "3"), false),
+            ("there, though unreadable", header("x-odd", "*"), true),
+            ("unreadable", header("x-odd", "regex:.*"), false),
+            ("not there", header("x-none", "regex:.*"), false),
+            ("absent", absent("x-none"), true),
+            ("not absent", absent("x-two"), false),
+            ("parameter", query("a", "2"), true),
+            ("decoded parameter", query("b", "x y z"), true),
+            ("parameter without value", query("flag", "*"), true),
+            ("no parameter", query("c", "*"), false),
+        ];
+        for (name, wanted, want) in rows {
+            assert_eq!(matches(&wanted, &request()), want, "{name}");
+        }
+        let both = RequestMatch {
+            methods: vec![http::Method::GET],
+            ..path("/users/*")
+        };
+        assert!(!matches(&both, &request()));
+    }
 }
