@@ -10,6 +10,8 @@
     reason = "a scenario is one future, and there is one of it"
 )]
 
+mod authn;
+mod authz;
 mod balance;
 mod concurrency;
 mod dns;

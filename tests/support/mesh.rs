@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use weft_proxy::app::{self, Bound};
 use weft_proxy::config::Config;
 
 use crate::app::App;
 use crate::ca::{Ca, Files, id};
+use crate::eventually::eventually;
+use crate::metrics::Scrape;
 use crate::process::Process;
 use crate::scratch::Scratch;
 
@@ -297,6 +300,20 @@ impl Proxy {
             account: Some(self.account.clone()),
             weight: 1,
         }
+    }
+
+    /// Replaces its policy document, and waits until the new one acts.
+    ///
+    /// # Panics
+    /// After ten seconds.
+    pub async fn change_policy(&self, document: &str) {
+        let version = async || {
+            let scrape = Scrape::of(self.metrics).await;
+            scrape.sum("weft_policy_version", &[])
+        };
+        let before = version().await;
+        self.set_policy(document);
+        eventually(Duration::from_secs(10), version, |now| *now > before).await;
     }
 
     /// Replaces its policy document.
