@@ -6,6 +6,8 @@
 //! [`Policy`] is the whole, parsed and merged: what the service's own proxy enforces, what its callers' proxies enforce
 //! ([`Calls`]), and how the proxy itself runs.
 
+pub mod downward;
+pub mod layer;
 pub mod node;
 pub mod problem;
 pub mod scope;
@@ -29,7 +31,9 @@ pub mod status;
 pub mod timeout;
 pub mod units;
 
+mod annotations;
 mod read;
+mod short;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -215,6 +219,21 @@ impl Calls {
             balance: read(fields, "balance", Balance::read),
             pool: read(fields, "pool", PoolPolicy::read),
             fallback: fields.get("fallback").map(|at| Fallback::read(&at)),
+        }
+    }
+
+    /// Reads a document of the callers' side alone.
+    fn read_node(node: &Node, scope: &Scope) -> Result<Self, Vec<Problem>> {
+        let cx = Cx::new(scope, Part::Whole);
+        let at = At {
+            node,
+            path: String::new(),
+            cx: &cx,
+        };
+        let calls = Self::read(&at.fields(CALLS_KEYS));
+        match cx.into_problems() {
+            problems if problems.is_empty() => Ok(calls),
+            problems => Err(problems),
         }
     }
 

@@ -123,6 +123,14 @@ impl Node {
         }
     }
 
+    /// As JSON on one line, all scalars as strings; parsing it gives the same node.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let mut text = String::new();
+        write_json(&mut text, self);
+        text
+    }
+
     /// What it is, for a message.
     #[must_use]
     pub fn noun(&self) -> &'static str {
@@ -160,6 +168,46 @@ impl fmt::Display for Node {
             }
         }
     }
+}
+
+fn write_json(out: &mut String, node: &Node) {
+    match &node.kind {
+        Kind::Null => out.push_str("null"),
+        Kind::Text(text) => write_json_text(out, text),
+        Kind::List(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { "," });
+                write_json(out, item);
+            }
+            out.push(']');
+        }
+        Kind::Map(entries) => {
+            out.push('{');
+            for (index, (key, node)) in entries.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { "," });
+                write_json_text(out, key);
+                // A reader of YAML wants the space.
+                out.push_str(": ");
+                write_json(out, node);
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// RFC 8259 section 7; what a document may hold needs no other escapes.
+fn write_json_text(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
 }
 
 /// Plain where no reader can take it for something else, else in double quotes, as JSON has them.
@@ -251,6 +299,10 @@ impl Builder {
     ) -> Result<(), NodeError> {
         check_characters(&text, line)?;
         if let Some(Open::Map(entries, key @ None, _)) = self.open.last_mut() {
+            if entries.len() >= MAX_KEYS {
+                let reason = format!("a map has more than {MAX_KEYS} keys");
+                return Err(NodeError::new(line, reason));
+            }
             if get(entries, &text).is_some() {
                 let reason = format!("the key {text:?} is there twice");
                 return Err(NodeError::new(line, reason));
@@ -357,6 +409,8 @@ fn line(number: usize) -> u32 {
 pub const MAX_BYTES: usize = 1 << 20;
 /// The deepest that lists and maps may be in one another.
 const MAX_DEPTH: usize = 24;
+/// The most keys in one map: each is compared with those before it.
+const MAX_KEYS: usize = 2000;
 /// The most values in all documents of a text.
 const MAX_NODES: usize = 100_000;
 

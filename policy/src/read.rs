@@ -22,7 +22,6 @@ pub(crate) enum Part {
     /// All layers: what is needed must be there.
     Whole,
     /// One layer: what is needed may stand in another one.
-    #[expect(dead_code, reason = "layers come next")]
     Layer,
 }
 
