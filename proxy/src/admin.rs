@@ -3,6 +3,7 @@
 //! Three listeners, because three audiences: the scraper, the kubelet, and whoever is on the machine. On the control
 //! thread, with limits of its own; nothing here touches the data path.
 
+mod insight;
 pub(crate) mod ready;
 #[cfg(test)]
 mod tests;
@@ -172,6 +173,12 @@ async fn answer<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
             metrics(sources).await
         }
         "/config" if local => text(StatusCode::OK, format!("{:#?}\n", sources.config)),
+        "/edges" if local => json_text(&insight::edges(sources)),
+        "/requests" if local => json_text(&insight::requests(sources, request.uri().query())),
+        path if local && path.starts_with(TRACE) => {
+            let id = path.strip_prefix(TRACE).unwrap_or_default();
+            json_text(&insight::trace(sources, id))
+        }
         "/endpoints" if local => json_text(&endpoints(sources)),
         "/identity" if local => json_text(&identity(sources)),
         _ => text(StatusCode::NOT_FOUND, "no such page\n"),
@@ -300,6 +307,7 @@ fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Resp
     response
 }
 
+const TRACE: &str = "/trace/";
 const MAX_CONNECTIONS: usize = 64;
 const MAX_HEADER: usize = 16 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);

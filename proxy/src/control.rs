@@ -67,6 +67,7 @@ pub(crate) fn start(
     let (telemetry, export) = Telemetry::new(config);
     telemetry.metrics().watch(&discovery, &identities);
     policies.watch(telemetry.metrics());
+    telemetry.follow(&policies);
     let readiness = Readiness::default();
     let sources = Sources {
         config: Arc::clone(config),

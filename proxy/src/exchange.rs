@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, Request, Response, Version};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::balance::{Outcome, Picked};
 use crate::cx::Cx;
@@ -17,7 +17,10 @@ use crate::http::body::Body;
 use crate::http::grpc;
 use crate::reject::{Caller, Reject};
 use crate::telemetry::WorkerTelemetry;
-use crate::telemetry::record::{DestinationFacts, End, RequestRecord, RouteFacts};
+use crate::telemetry::record::{
+    DestinationFacts, Direction, End, RequestRecord, RouteFacts, TraceContext, Waits,
+};
+use crate::telemetry::tries::Tries;
 
 /// The record of one request while it runs.
 pub(crate) struct Exchange {
@@ -28,6 +31,8 @@ pub(crate) struct Exchange {
     /// Counts as pending on its endpoint until the answer is complete.
     picked: Option<Picked>,
     passed: Passed,
+    /// Our app is to continue its trace.
+    continued: bool,
 }
 
 impl Exchange {
@@ -35,6 +40,14 @@ impl Exchange {
     pub(crate) fn begin(cx: &Cx, request: &mut Request<Body>) -> Box<Self> {
         let request_bytes = request.body_mut().count();
         let trace = trace::continue_or_begin(request.headers_mut(), &cx.worker.sampler);
+        let chain = cx.worker.telemetry.chain();
+        let direction = cx.facts.direction;
+        let continued = direction == Direction::Inbound && trace.parent_id.is_some();
+        if continued {
+            chain.serves();
+        }
+        let begins = direction == Direction::Outbound && trace.parent_id.is_none();
+        let breaks_trace = begins && chain.is_broken();
         let headers = request.headers();
         let record = RequestRecord {
             connection: Rc::clone(&cx.facts),
@@ -53,8 +66,11 @@ impl Exchange {
             reject: None,
             route: None,
             attempts: 0,
+            tries: Vec::new(),
+            breaks_trace,
             request_bytes: 0,
             response_bytes: 0,
+            waits: Waits::default(),
             first_byte: None,
             upgraded: false,
             end: End::DownstreamGone,
@@ -65,6 +81,7 @@ impl Exchange {
             request_bytes,
             picked: None,
             passed: Passed::default(),
+            continued,
         })
     }
 
@@ -78,6 +95,16 @@ impl Exchange {
         &mut self.passed
     }
 
+    /// How long the filters kept it.
+    pub(crate) fn queued(&mut self, waited: Option<Duration>) {
+        self.record.waits.queue = waited;
+    }
+
+    /// How long it waited for connections.
+    pub(crate) fn connected(&mut self, waited: Option<Duration>) {
+        self.record.waits.connect = waited;
+    }
+
     /// Which route it takes.
     pub(crate) fn routed(&mut self, route: Option<RouteFacts>) {
         self.record.route = route;
@@ -86,6 +113,19 @@ impl Exchange {
     /// Which endpoint's answer it is.
     pub(crate) fn picked(&mut self, picked: Option<Picked>) {
         self.picked = picked;
+    }
+
+    /// Its place in its trace.
+    pub(crate) fn trace(&self) -> TraceContext {
+        self.record.trace
+    }
+
+    /// Which attempts were made. Of several, each has a span, and the request as a whole one above them.
+    pub(crate) fn tried(&mut self, tries: Tries) {
+        self.record.tries = tries.into_all();
+        if !self.record.tries.is_empty() {
+            self.record.trace = self.record.trace.sibling();
+        }
     }
 
     /// How many attempts were made.
@@ -164,6 +204,9 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.record.request_bytes = self.request_bytes.as_ref().map_or(0, |count| count.get());
+        if self.continued {
+            self.telemetry.chain().served();
+        }
         self.telemetry.finish(&self.record);
     }
 }

@@ -1,6 +1,7 @@
 //! What both paths do once they know whom to send to: one attempt over a pooled connection, or opaque bytes over one of
 //! their own.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -8,7 +9,7 @@ use bytes::BytesMut;
 use h2::Reason;
 use http::header::{CONNECTION, UPGRADE};
 use http::{Response, StatusCode, Version};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Duration, Instant, timeout};
 use tracing::debug;
 
 use crate::connect::ConnectError;
@@ -28,6 +29,7 @@ use crate::reject::Reject;
 use crate::retry::{Attempt, Failed};
 use crate::tcp;
 use crate::telemetry::record::{DestinationFacts, Direction, TcpRecord};
+use crate::telemetry::waits::timed;
 use crate::tls::Speaks;
 
 /// What became of an attempt.
@@ -38,23 +40,24 @@ pub(crate) enum Sent {
     Failed(Failed),
 }
 
-/// Sends one attempt in the protocol it came in.
+/// Sends one attempt in the protocol it came in; how long it waited for a connection is added to `waited`.
 pub(crate) async fn send(
     lane: &Rc<Lane>,
     attempt: Attempt<'_>,
     interim: &Interim,
     worker: &Worker,
+    waited: &Cell<Option<Duration>>,
 ) -> Sent {
     let (head, body, fresh) = (attempt.head, attempt.body, attempt.fresh);
     // Only gRPC has deadlines, and only there is the clock worth a look.
     let start = (head.version == Version::HTTP_2).then(Instant::now);
     let answer = if head.version == Version::HTTP_2 {
-        match lane.http2().await {
+        match timed(lane.http2(), waited).await {
             Ok(client) => client.send(head, body, interim, &worker.tasks).await,
             Err(error) => return Sent::NotConnected(error),
         }
     } else {
-        match lane.http1(fresh).await {
+        match timed(lane.http1(fresh), waited).await {
             Ok(client) => client.send(head, body, interim).await,
             Err(error) => return Sent::NotConnected(error),
         }

@@ -41,6 +41,7 @@ use crate::reject::{Caller, Reject};
 use crate::retry::{self, Attempt, Failed, Outcome};
 use crate::rewind::Rewind;
 use crate::telemetry::record::{ConnectionFacts, DestinationFacts, Direction};
+use crate::telemetry::waits::timed;
 use crate::tls::Speaks;
 use crate::tls::accept::{self, Hello};
 
@@ -394,16 +395,23 @@ impl Inbound {
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         let policy = self.cx.worker.policies.current();
         self.check_plaintext(&policy)?;
-        filter::inbound(&self.cx, &policy, &mut request, exchange.passed()).await?;
+        let queued = Cell::default();
+        let filters = filter::inbound(&self.cx, &policy, &mut request, exchange.passed());
+        let passed = timed(filters, &queued).await;
+        exchange.queued(queued.get());
+        passed?;
+        let waited = Cell::default();
         exchange.to(self.destination());
         let answer = retry::run(
             request,
             &self.cx.worker,
             policy.unnamed_calls(),
             exchange.attempts(),
-            async |attempt| self.attempt(attempt, interim).await,
+            async |attempt| self.attempt(attempt, interim, &waited).await,
         );
-        let mut response = answer.await?;
+        let answer = answer.await;
+        exchange.connected(waited.get());
+        let mut response = answer?;
         forward::clean_answer(&mut response, switches);
         headers::strip_mesh(response.headers_mut());
         Ok(response)
@@ -418,11 +426,16 @@ impl Inbound {
         }
     }
 
-    async fn attempt(&self, attempt: Attempt<'_>, interim: &Interim) -> Outcome {
+    async fn attempt(
+        &self,
+        attempt: Attempt<'_>,
+        interim: &Interim,
+        waited: &Cell<Option<Duration>>,
+    ) -> Outcome {
         // An app that ends closes the connections it kept: while we drain, none of them is trusted with a request.
         let fresh = attempt.fresh || self.cx.worker.drain.begun();
         let attempt = Attempt { fresh, ..attempt };
-        let sent = forward::send(&self.lane, attempt, interim, &self.cx.worker).await;
+        let sent = forward::send(&self.lane, attempt, interim, &self.cx.worker, waited).await;
         match sent {
             Sent::Answer(response) => Outcome::Answer(response),
             Sent::NotConnected(error) => Outcome::Failed(Failed {

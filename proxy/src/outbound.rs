@@ -3,7 +3,7 @@
 //! With redirection the original destination alone names the service; without it Host, `:authority` or the CONNECT target
 //! does (ARCHITECTURE.md, decisions 3 and 10).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ use crate::reject::{Caller, Reject};
 use crate::retry::{self, Attempt, Failed, Outcome};
 use crate::route::Way;
 use crate::telemetry::record::{ConnectionFacts, DestinationFacts, Direction};
+use crate::telemetry::tries::Tries;
 use crate::tls::{self, Speaks};
 
 /// Serves one connection that was accepted on an outbound port.
@@ -156,6 +157,9 @@ struct Call<'a> {
     interim: &'a Interim,
     /// The endpoint of the latest attempt.
     chosen: RefCell<Option<Picked>>,
+    tries: RefCell<Tries>,
+    /// For connections.
+    waited: Cell<Option<Duration>>,
 }
 
 /// Where a request goes.
@@ -379,6 +383,8 @@ impl Outbound {
             balance: &route.calls(&policy).calls.balance,
             interim,
             chosen: RefCell::new(None),
+            tries: RefCell::new(Tries::of(exchange.trace())),
+            waited: Cell::default(),
         };
         let answer = retry::run(
             request,
@@ -388,6 +394,8 @@ impl Outbound {
             async |attempt| self.attempt(attempt, &call).await,
         );
         let answer = answer.await;
+        exchange.tried(call.tries.into_inner());
+        exchange.connected(call.waited.get());
         let picked: Option<Picked> = call.chosen.into_inner();
         exchange.to(route.facts(picked.as_ref()));
         let meshed = picked
@@ -454,7 +462,21 @@ impl Outbound {
         }
     }
 
+    /// One attempt, and what its span is to say.
     async fn attempt(&self, attempt: Attempt<'_>, call: &Call<'_>) -> Outcome {
+        let head = call.tries.borrow_mut().begin(attempt.head);
+        let attempt = Attempt {
+            head: head.as_ref().unwrap_or(attempt.head),
+            ..attempt
+        };
+        let outcome = self.send(attempt, call).await;
+        call.tries
+            .borrow_mut()
+            .end(outcome.status(), outcome.failure());
+        outcome
+    }
+
+    async fn send(&self, attempt: Attempt<'_>, call: &Call<'_>) -> Outcome {
         let picked = match call.route {
             Route::Outside(_) => None,
             Route::Service(service) => match self.pick(service, &attempt, call) {
@@ -468,8 +490,13 @@ impl Outbound {
         {
             return failed(Reject::Loop, None);
         }
+        if let Some(picked) = &picked {
+            call.tries
+                .borrow_mut()
+                .to(picked.address, picked.identity.as_ref());
+        }
         let lane = self.lane(call.route, picked.as_ref());
-        let sent = forward::send(&lane, attempt, call.interim, &self.cx.worker).await;
+        let sent = forward::send(&lane, attempt, call.interim, &self.cx.worker, &call.waited).await;
         let outcome = judge(sent, picked.as_ref());
         *call.chosen.borrow_mut() = picked;
         outcome

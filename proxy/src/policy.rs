@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tracing::warn;
 use weft_policy::Policy;
 
@@ -41,7 +42,11 @@ struct Shared {
     /// Why the newest change was refused; empty when it was not.
     problems: ArcSwap<Vec<String>>,
     rejected: AtomicU64,
+    /// Who wants to know of each policy that comes into force.
+    listeners: Mutex<Vec<Listener>>,
 }
+
+type Listener = Box<dyn Fn(&Policy) + Send + Sync>;
 
 /// One policy, ready to run.
 pub(crate) struct Active {
@@ -74,7 +79,15 @@ impl Policies {
             namespace: namespace.into(),
             problems: ArcSwap::default(),
             rejected: AtomicU64::new(0),
+            listeners: Mutex::default(),
         }))
+    }
+
+    /// Calls `listener` with the policy in force, and with each that comes after it.
+    pub(crate) fn on_change(&self, listener: impl Fn(&Policy) + Send + Sync + 'static) {
+        let mut listeners = self.0.listeners.lock();
+        listener(&self.current().policy);
+        listeners.push(Box::new(listener));
     }
 
     /// The snapshot to judge a request by.
@@ -127,6 +140,10 @@ impl Policies {
         let shared = &self.0;
         let version = self.version() + 1;
         let next = Active::new(policy, version, &shared.namespace, &shared.kept);
+        let listeners = self.0.listeners.lock();
+        for listener in &*listeners {
+            listener(&next.policy);
+        }
         self.0.active.store(Arc::new(next));
         self.0.problems.store(Arc::default());
     }

@@ -6,7 +6,7 @@
 pub(crate) mod budget;
 pub(crate) mod replay;
 
-use http::{HeaderMap, HeaderName, Method, Request, Response, request};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, request};
 use tokio::time::Instant;
 
 use crate::cx::Worker;
@@ -47,6 +47,26 @@ pub(crate) enum Outcome {
     Failed(Failed),
     /// Whether it is tried again is for the caller's proxy to say, which knows other endpoints.
     Final(Reject),
+}
+
+impl Outcome {
+    /// Of the answer, if there is one.
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Answer(answer) | Self::HandedBack { answer, .. } => Some(answer.status()),
+            Self::Failed(_) | Self::Final(_) => None,
+        }
+    }
+
+    /// A fixed word: why there is no answer of the app's.
+    pub(crate) fn failure(&self) -> Option<&'static str> {
+        match self {
+            Self::Answer(_) => None,
+            Self::HandedBack { .. } => Some("handed_back"),
+            Self::Failed(failed) => Some(failed.reject.label()),
+            Self::Final(reject) => Some(reject.label()),
+        }
+    }
 }
 
 /// Makes attempts until one answers or no further one is allowed. The number made goes into `attempts`.

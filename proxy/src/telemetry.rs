@@ -4,12 +4,18 @@
 //! tells what has ended. Workers only add to their own cells and put into bounded queues; what is full is dropped and counted.
 
 pub(crate) mod access_log;
-mod entry;
+pub(crate) mod chain;
+pub(crate) mod entry;
+pub(crate) mod live;
+pub(crate) mod mask;
 pub(crate) mod metrics;
 pub(crate) mod otlp;
+pub(crate) mod recent;
 pub(crate) mod record;
 #[cfg(test)]
 pub(crate) mod sample;
+pub(crate) mod tries;
+pub(crate) mod waits;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,15 +27,20 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::warn;
 
 use self::access_log::AccessLog;
+use self::chain::{Chain, WorkerChain};
 use self::entry::Entry;
+use self::live::Live;
 use self::metrics::WorkerMetrics;
 use self::metrics::collect::Metrics;
 use self::metrics::labels::Own;
 use self::metrics::table;
 use self::otlp::{Export, Spans};
+use self::recent::Recent;
 use self::record::{ConnectionFacts, DestinationFacts, RequestRecord, TcpRecord, TraceContext};
 use crate::config::Config;
 use crate::filter::trace::Sampler;
+use crate::log;
+use crate::policy::Policies;
 
 /// All of telemetry; clones share it.
 #[derive(Clone, Debug)]
@@ -38,6 +49,9 @@ pub(crate) struct Telemetry {
     metrics: Metrics,
     spans: Spans,
     access_log: AccessLog,
+    live: Live,
+    recent: Recent,
+    chain: Chain,
     /// One token a worker thread.
     workers: TaskTracker,
 }
@@ -51,14 +65,10 @@ impl Telemetry {
             principal: config.spiffe_id.clone(),
             version: config.version_label.clone(),
         });
-        let (spans, export) = Spans::new(&config.otel, &metrics);
+        let live = Live::of(config);
+        let (spans, export) = Spans::new(&config.otel, &metrics, live.clone());
         let dropped = metrics.number(table::LOG_DROPPED.at(&[]));
-        let access_log = AccessLog::start(
-            config.access_log,
-            config.log_format,
-            dropped,
-            std::io::stdout(),
-        );
+        let access_log = AccessLog::new(live.clone(), dropped, std::io::stdout());
         let sampler = Arc::new(Sampler::new(config.trace_sample));
         (
             Self {
@@ -66,6 +76,9 @@ impl Telemetry {
                 metrics,
                 spans,
                 access_log,
+                live,
+                recent: Recent::new(),
+                chain: Chain::default(),
                 workers: TaskTracker::new(),
             },
             export,
@@ -90,6 +103,30 @@ impl Telemetry {
         Arc::clone(&self.sampler)
     }
 
+    /// Takes in what policy says of traces and logs, now and whenever it changes.
+    pub(crate) fn follow(&self, policies: &Policies) {
+        let (live, sampler) = (self.live.clone(), Arc::clone(&self.sampler));
+        policies.on_change(move |policy| {
+            live.apply(policy);
+            sampler.apply(policy.trace.sample);
+            if let Some(level) = &policy.log.level
+                && let Err(reason) = log::set_filter(level)
+            {
+                warn!(level, reason, "log.level is not taken");
+            }
+        });
+    }
+
+    /// How lines and spans are made.
+    pub(crate) fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The last requests.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
     /// The metrics of the whole proxy.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -101,6 +138,8 @@ impl Telemetry {
             metrics: self.metrics.families().worker(),
             spans: self.spans.clone(),
             access_log: self.access_log.clone(),
+            recent: self.recent.clone(),
+            chain: self.chain.worker(),
             _alive: self.workers.token(),
         }
     }
@@ -112,6 +151,8 @@ pub(crate) struct WorkerTelemetry {
     metrics: Rc<WorkerMetrics>,
     spans: Spans,
     access_log: AccessLog,
+    recent: Recent,
+    chain: WorkerChain,
     _alive: TaskTrackerToken,
 }
 
@@ -119,8 +160,11 @@ impl WorkerTelemetry {
     /// Tells metrics, trace and access log of a request that has ended.
     pub(crate) fn finish(&self, record: &RequestRecord) {
         self.metrics.request(record);
-        let logged = self.access_log.wants_request(record);
-        self.hand_over(logged, record.trace, || Entry::of_request(record));
+        if record.breaks_trace {
+            self.chain.tell(record.destination.as_ref());
+        }
+        let failed = record.has_failed();
+        self.hand_over(failed, record.trace, || Entry::of_request(record));
     }
 
     /// Tells metrics of an opaque connection that begins.
@@ -135,23 +179,30 @@ impl WorkerTelemetry {
     /// Tells metrics, trace and access log of an opaque connection that has ended.
     pub(crate) fn finish_tcp(&self, record: &TcpRecord) {
         self.metrics.tcp_closed(record);
-        let logged = self.access_log.wants_tcp(record);
-        self.hand_over(logged, record.trace, || Entry::of_tcp(record));
+        let failed = record.error.is_some();
+        self.hand_over(failed, record.trace, || Entry::of_tcp(record));
     }
 
-    /// Makes an entry only for what is logged or traced.
-    fn hand_over(&self, logged: bool, trace: TraceContext, entry: impl FnOnce() -> Entry) {
+    /// Makes an entry only for what has failed, is logged, traced or watched.
+    fn hand_over(&self, failed: bool, trace: TraceContext, entry: impl FnOnce() -> Entry) {
+        let logged = self.access_log.wants(failed);
         let traced = trace.sampled && self.spans.wanted();
-        if !logged && !traced {
+        if !(failed || logged || traced || self.recent.is_watched()) {
             return;
         }
         let entry = Arc::new(entry());
         if logged {
             self.access_log.log(&entry);
         }
+        self.recent.keep(Arc::clone(&entry));
         if traced {
             self.spans.send(entry);
         }
+    }
+
+    /// Traces that our app is to continue.
+    pub(crate) fn chain(&self) -> &WorkerChain {
+        &self.chain
     }
 
     /// What this worker counts of itself.

@@ -24,6 +24,7 @@ mod http;
 mod idle;
 mod interop_grpc;
 mod interop_websocket;
+mod jaeger;
 mod limits;
 mod mtls;
 mod rate_limit;

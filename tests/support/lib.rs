@@ -12,6 +12,7 @@ pub mod ca;
 pub mod client;
 pub mod eventually;
 pub mod http2_app;
+pub mod jaeger;
 pub mod mesh;
 pub mod mesh_client;
 pub mod metrics;

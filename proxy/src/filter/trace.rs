@@ -4,8 +4,13 @@
 //! next hop gets `traceparent` in any case, and B3 only where the request had it for the same trace. Other headers that
 //! carry a trace (`baggage`, `x-request-id`, `grpc-trace-bin`) pass untouched.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
+use weft_policy::own::Sample;
+use weft_policy::units::Share;
 
 use self::b3::Place;
 use self::sampler::Rate;
@@ -29,9 +34,14 @@ pub(crate) fn continue_or_begin(headers: &mut HeaderMap, sampler: &Sampler) -> T
             from_b3(headers, sampler)
         }
     };
-    b3::rewrite(headers, &trace);
-    headers.insert(TRACEPARENT, traceparent::write(&trace));
+    rewrite(headers, &trace);
     trace
+}
+
+/// Makes the span of `trace` the parent of the next hop's, in headers that have been through [`continue_or_begin`].
+pub(crate) fn rewrite(headers: &mut HeaderMap, trace: &TraceContext) {
+    b3::rewrite(headers, trace);
+    headers.insert(TRACEPARENT, traceparent::write(trace));
 }
 
 fn from_b3(headers: &HeaderMap, sampler: &Sampler) -> TraceContext {
@@ -45,21 +55,45 @@ fn from_b3(headers: &HeaderMap, sampler: &Sampler) -> TraceContext {
 /// Decides which traces are sampled, for the whole proxy.
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    sampling: Sampling,
-    rate: Option<Rate>,
+    parent: Decision,
+    /// What holds where policy says nothing.
+    own: Roots,
+    roots: ArcSwap<Begun>,
     begun: Instant,
+}
+
+/// Which new traces are sampled, with what is counted for it.
+#[derive(Debug)]
+struct Begun {
+    roots: Roots,
+    rate: Option<Rate>,
+}
+
+impl Begun {
+    fn new(roots: Roots) -> Self {
+        let rate = match roots {
+            Roots::Rate { count, per } => Some(Rate::new(count, per)),
+            Roots::Never | Roots::Always | Roots::Share(_) => None,
+        };
+        Self { roots, rate }
+    }
 }
 
 impl Sampler {
     pub(crate) fn new(sampling: Sampling) -> Self {
-        let rate = match sampling.roots {
-            Roots::Rate { count, per } => Some(Rate::new(count, per)),
-            Roots::Never | Roots::Always | Roots::Share(_) => None,
-        };
         Self {
-            sampling,
-            rate,
+            parent: sampling.parent,
+            own: sampling.roots,
+            roots: ArcSwap::from_pointee(Begun::new(sampling.roots)),
             begun: Instant::now(),
+        }
+    }
+
+    /// Takes in `trace.sample`; what is counted for a rate stays while the rate does.
+    pub(crate) fn apply(&self, sample: Option<Sample>) {
+        let roots = sample.map_or(self.own, roots_of);
+        if self.roots.load().roots != roots {
+            self.roots.store(Arc::new(Begun::new(roots)));
         }
     }
 
@@ -90,18 +124,36 @@ impl Sampler {
     }
 
     fn decide(&self, trace_id: &[u8; 16], decided: Option<bool>) -> bool {
-        match (self.sampling.parent, decided) {
+        match (self.parent, decided) {
             (Decision::Followed, Some(sampled)) => sampled,
-            (Decision::Followed | Decision::Ignored, _) => match self.sampling.roots {
-                Roots::Never => false,
-                Roots::Always => true,
-                Roots::Share(share) => sampler::within(share, trace_id),
-                Roots::Rate { .. } => self
-                    .rate
-                    .as_ref()
-                    .is_some_and(|rate| rate.take(self.begun.elapsed())),
-            },
+            (Decision::Followed | Decision::Ignored, _) => self.decide_root(trace_id),
         }
+    }
+
+    fn decide_root(&self, trace_id: &[u8; 16]) -> bool {
+        let begun = self.roots.load();
+        match begun.roots {
+            Roots::Never => false,
+            Roots::Always => true,
+            Roots::Share(share) => sampler::within(share, trace_id),
+            Roots::Rate { .. } => begun
+                .rate
+                .as_ref()
+                .is_some_and(|rate| rate.take(self.begun.elapsed())),
+        }
+    }
+}
+
+/// A policy's words as those of the configuration.
+fn roots_of(sample: Sample) -> Roots {
+    match sample {
+        Sample::Share(Share::NONE) => Roots::Never,
+        Sample::Share(Share::ALL) => Roots::Always,
+        Sample::Share(share) => Roots::Share(share),
+        Sample::Rate(rate) => Roots::Rate {
+            count: rate.count,
+            per: rate.per,
+        },
     }
 }
 

@@ -4,6 +4,7 @@
 //! that fit into memory are copied, and so many copies run at a time: what is beyond that is counted and left out. Nothing
 //! that a copy meets counts for the service: no breaker, no budget, no latency.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -164,7 +165,7 @@ impl Copy {
                 fresh,
                 avoid: &[],
             };
-            match forward::send(&lane, attempt, &Interim::None, worker).await {
+            match forward::send(&lane, attempt, &Interim::None, worker, &Cell::default()).await {
                 Sent::Answer(answer) => return discard(answer).await,
                 Sent::Failed(failed) if failed.reused => {}
                 Sent::Failed(_) | Sent::NotConnected(_) => return None,

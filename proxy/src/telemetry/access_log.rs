@@ -4,17 +4,19 @@
 //! is dropped and counted. `docs/access-log.md` lists the fields and is tested against `access_log/line.rs`.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::warn;
 
 use super::entry::Entry;
+use super::live::Live;
+use super::mask::Mask;
 use super::metrics::collect::Number;
-use super::record::{End, RequestRecord, TcpRecord};
-use crate::config::{AccessLogMode, LogFormat};
+use crate::config::AccessLogMode;
 
 mod line;
 #[cfg(test)]
@@ -24,10 +26,21 @@ mod time;
 /// Where workers put their entries; clones share the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessLog {
-    mode: AccessLogMode,
-    /// `None` where nothing is logged.
-    queue: Option<SyncSender<Message>>,
+    live: Live,
+    queue: Arc<Queue>,
     dropped: Number,
+}
+
+/// The way to the writer, whose thread begins with the first line.
+struct Queue {
+    sender: OnceLock<Option<SyncSender<Message>>>,
+    output: Mutex<Option<Box<dyn Write + Send>>>,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
 }
 
 enum Message {
@@ -37,42 +50,21 @@ enum Message {
 }
 
 impl AccessLog {
-    /// Starts the writer, which ends when the last clone is dropped.
-    pub(crate) fn start(
-        mode: AccessLogMode,
-        format: LogFormat,
-        dropped: Number,
-        output: impl Write + Send + 'static,
-    ) -> Self {
-        let queue = match mode {
-            AccessLogMode::Off => None,
-            AccessLogMode::Errors | AccessLogMode::All => start_writer(format, output),
-        };
+    /// Lines go to `output`. The writer ends when the last clone is dropped.
+    pub(crate) fn new(live: Live, dropped: Number, output: impl Write + Send + 'static) -> Self {
         Self {
-            mode,
-            queue,
+            live,
+            queue: Arc::new(Queue {
+                sender: OnceLock::new(),
+                output: Mutex::new(Some(Box::new(output))),
+            }),
             dropped,
         }
     }
 
-    /// Whether a line is wanted for this request.
-    pub(super) fn wants_request(&self, record: &RequestRecord) -> bool {
-        let failed = record.reject.is_some()
-            || record.end == End::UpstreamFailed
-            || record.status.is_some_and(|status| status.is_server_error())
-            || record
-                .grpc_status
-                .is_some_and(super::entry::is_server_failure);
-        self.wants(failed)
-    }
-
-    /// Whether a line is wanted for this connection.
-    pub(super) fn wants_tcp(&self, record: &TcpRecord) -> bool {
-        self.wants(record.error.is_some())
-    }
-
-    fn wants(&self, failed: bool) -> bool {
-        match self.mode {
+    /// Whether a line is wanted for what `failed` or did not.
+    pub(super) fn wants(&self, failed: bool) -> bool {
+        match self.live.access() {
             AccessLogMode::Off => false,
             AccessLogMode::Errors => failed,
             AccessLogMode::All => true,
@@ -81,7 +73,9 @@ impl AccessLog {
 
     /// Puts an entry into the queue, or drops and counts it.
     pub(super) fn log(&self, entry: &Arc<Entry>) {
-        let Some(queue) = &self.queue else { return };
+        let Some(queue) = self.queue.writer(&self.live) else {
+            return;
+        };
         if queue.try_send(Message::Entry(Arc::clone(entry))).is_err() {
             self.dropped.add(1);
         }
@@ -89,7 +83,9 @@ impl AccessLog {
 
     /// Waits until all that was put before is written, at most [`FLUSH`]; blocks.
     pub(crate) fn flush(&self) {
-        let Some(queue) = &self.queue else { return };
+        let Some(queue) = self.queue.sender.get().and_then(Option::as_ref) else {
+            return;
+        };
         let (written, wait) = mpsc::sync_channel(1);
         if queue.try_send(Message::Flush(written)).is_ok() {
             // What is not written by then is lost with the process.
@@ -98,12 +94,16 @@ impl AccessLog {
     }
 }
 
-fn start_writer(
-    format: LogFormat,
-    output: impl Write + Send + 'static,
-) -> Option<SyncSender<Message>> {
+impl Queue {
+    fn writer(&self, live: &Live) -> Option<&SyncSender<Message>> {
+        let start = || start_writer(live.clone(), self.output.lock().take()?);
+        self.sender.get_or_init(start).as_ref()
+    }
+}
+
+fn start_writer(live: Live, output: Box<dyn Write + Send>) -> Option<SyncSender<Message>> {
     let (queue, entries) = mpsc::sync_channel(QUEUE);
-    let run = move || write_all(&entries, format, output);
+    let run = move || write_all(&entries, &live, output);
     match thread::Builder::new()
         .name("access-log".to_owned())
         .spawn(run)
@@ -117,14 +117,15 @@ fn start_writer(
 }
 
 /// Writes until every sender is gone: whatever is there with one write.
-fn write_all(entries: &Receiver<Message>, format: LogFormat, mut output: impl Write) {
+fn write_all(entries: &Receiver<Message>, live: &Live, mut output: impl Write) {
     let mut lines = String::new();
     let mut flushed = Vec::new();
     let mut failed = false;
     while let Ok(first) = entries.recv() {
+        let made = live.made();
         for message in std::iter::once(first).chain(entries.try_iter().take(BATCH)) {
             match message {
-                Message::Entry(entry) => line::write(&mut lines, &entry, format),
+                Message::Entry(entry) => line::write(&mut lines, &entry, &made),
                 Message::Flush(done) => flushed.push(done),
             }
         }
@@ -158,3 +159,8 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 256;
 /// How long the end of the process may wait for its log.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// The fields of a line of `entry`, in their order.
+pub(crate) fn fields(entry: &Entry, mask: &Mask) -> Vec<(&'static str, serde_json::Value)> {
+    line::fields(entry, mask)
+}

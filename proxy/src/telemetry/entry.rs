@@ -5,10 +5,14 @@
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use tokio::time::Instant;
 
+use super::mask::Mask;
 use super::record::{
     ConnectionFacts, DestinationFacts, End, RequestRecord, RouteFacts, TcpRecord, TraceContext,
+    Waits,
 };
+use super::tries::Try;
 
 /// One request or opaque connection that has ended.
 #[derive(Clone, Debug)]
@@ -16,6 +20,8 @@ pub(crate) struct Entry {
     pub(super) connection: ConnectionFacts,
     pub(super) destination: Option<DestinationFacts>,
     pub(super) trace: TraceContext,
+    pub(super) start: Instant,
+    /// The same moment by the clock on the wall.
     pub(super) started: SystemTime,
     pub(super) duration: Duration,
     pub(super) what: What,
@@ -42,8 +48,11 @@ pub(super) struct Request {
     pub(super) reject: Option<&'static str>,
     pub(super) route: Option<RouteFacts>,
     pub(super) attempts: u32,
+    pub(super) tries: Vec<Try>,
+    pub(super) breaks_trace: bool,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
+    pub(super) waits: Waits,
     pub(super) first_byte: Option<Duration>,
     pub(super) upgraded: bool,
     pub(super) end: End,
@@ -58,11 +67,17 @@ pub(super) struct Tcp {
 }
 
 impl Entry {
+    /// Of its trace.
+    pub(crate) fn trace_id(&self) -> [u8; 16] {
+        self.trace.trace_id
+    }
+
     pub(super) fn of_request(record: &RequestRecord) -> Self {
         Self {
             connection: ConnectionFacts::clone(&record.connection),
             destination: record.destination.clone(),
             trace: record.trace,
+            start: record.start,
             started: record.started,
             duration: record.start.elapsed(),
             what: What::Request(Box::new(Request {
@@ -77,8 +92,11 @@ impl Entry {
                 reject: record.reject,
                 route: record.route.clone(),
                 attempts: record.attempts,
+                tries: record.tries.clone(),
+                breaks_trace: record.breaks_trace,
                 request_bytes: record.request_bytes,
                 response_bytes: record.response_bytes,
+                waits: record.waits,
                 first_byte: record.first_byte,
                 upgraded: record.upgraded,
                 end: record.end,
@@ -91,6 +109,7 @@ impl Entry {
             connection: ConnectionFacts::clone(&record.connection),
             destination: record.destination.clone(),
             trace: record.trace,
+            start: record.start,
             started: record.started,
             duration: record.start.elapsed(),
             what: What::Tcp(Tcp {
@@ -120,9 +139,15 @@ impl Request {
         shortened(self.uri.path())
     }
 
-    pub(super) fn user_agent(&self) -> Option<String> {
+    /// The query, with secrets masked.
+    pub(super) fn query(&self, mask: &Mask) -> Option<String> {
+        let query = self.uri.query().filter(|query| !query.is_empty())?;
+        Some(shortened(&mask.query(query)))
+    }
+
+    pub(super) fn user_agent(&self, mask: &Mask) -> Option<String> {
         let text = String::from_utf8_lossy(self.user_agent.as_ref()?.as_bytes());
-        Some(shortened(&text))
+        Some(mask.header("user-agent", shortened(&text)))
     }
 
     /// `1.0`, `1.1` or `2`.

@@ -12,8 +12,9 @@ use self::istio::{RequestCells, RequestSeries, TcpCells, TcpSeries};
 use self::table::Point;
 use super::record::{ConnectionFacts, DestinationFacts, Direction, RequestRecord, TcpRecord};
 
-mod cell;
+pub(super) mod cell;
 pub(crate) mod collect;
+pub(crate) mod edges;
 pub(crate) mod istio;
 pub(crate) mod labels;
 mod process;
@@ -149,6 +150,9 @@ impl WorkerMetrics {
     pub(super) fn request(&self, record: &RequestRecord) {
         self.requests
             .with(&istio::RequestKey::of(record), |cells| cells.count(record));
+        if record.breaks_trace {
+            self.count(table::TRACE_BROKEN.at(&[]));
+        }
         if let Some(reason) = record.reject {
             self.refused(record.connection.direction, reason);
         }

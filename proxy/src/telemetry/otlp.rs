@@ -15,13 +15,14 @@ use tracing::{info, warn};
 
 use self::exporter::Exporter;
 use super::entry::Entry;
+use super::live::Live;
 use super::metrics::collect::{Metrics, Number};
 use super::metrics::table;
 use crate::config::otel::{Batch, Otel};
 
 mod connection;
 mod exporter;
-mod span;
+pub(crate) mod span;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +36,7 @@ pub(crate) struct Spans {
 
 impl Spans {
     /// The queue, and what empties it if there is a collector.
-    pub(crate) fn new(otel: &Otel, metrics: &Metrics) -> (Self, Option<Export>) {
+    pub(crate) fn new(otel: &Otel, metrics: &Metrics, live: Live) -> (Self, Option<Export>) {
         let dropped = metrics.number(table::SPANS_DROPPED.at(&["queue_full"]));
         let Some(config) = &otel.export else {
             return (
@@ -51,6 +52,7 @@ impl Spans {
             entries,
             batch: config.batch,
             exporter: Exporter::new(config.clone(), &otel.resource),
+            live,
             exported: metrics.number(table::SPANS_EXPORTED.at(&[])),
             failed: metrics.number(table::SPANS_DROPPED.at(&["export_failed"])),
             failing: false,
@@ -84,6 +86,7 @@ pub(crate) struct Export {
     entries: mpsc::Receiver<Arc<Entry>>,
     batch: Batch,
     exporter: Exporter,
+    live: Live,
     exported: Number,
     failed: Number,
     /// The last export failed, which was said.
@@ -141,8 +144,12 @@ impl Export {
         if batch.is_empty() {
             return;
         }
-        let spans: Vec<_> = batch.iter().map(|entry| span::of(entry)).collect();
-        let count = batch.len() as u64;
+        let made = self.live.made();
+        let mut spans = Vec::with_capacity(batch.len());
+        for entry in batch {
+            span::push(&mut spans, entry, &made);
+        }
+        let count = spans.len() as u64;
         let sent = timeout(limit, Box::pin(self.exporter.export(spans))).await;
         let sent = sent.unwrap_or(Err(OTelSdkError::Timeout(limit)));
         match &sent {

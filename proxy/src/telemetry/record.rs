@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
 use weft_policy::spiffe::SpiffeId;
 
+use super::tries::Try;
 use crate::discovery::ServiceName;
 
 /// Relative to the pod: from others to our app, or from our app to others.
@@ -75,12 +76,26 @@ pub(crate) struct RequestRecord {
     /// The route it took, where its service has any.
     pub(crate) route: Option<RouteFacts>,
     pub(crate) attempts: u32,
+    /// Where there was more than one, and the trace is sampled.
+    pub(crate) tries: Vec<Try>,
+    /// It begins a trace while others are served: our app does not hand them on.
+    pub(crate) breaks_trace: bool,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    pub(crate) waits: Waits,
     /// From `start` to the head of the answer.
     pub(crate) first_byte: Option<Duration>,
     pub(crate) upgraded: bool,
     pub(crate) end: End,
+}
+
+/// Where a request waited inside this proxy; `None` where it did not have to, which costs no look at the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waits {
+    /// In the filters: for keys, for a place, for a fault's delay.
+    pub(crate) queue: Option<Duration>,
+    /// For connections: dialled, or to become free; over all attempts.
+    pub(crate) connect: Option<Duration>,
 }
 
 /// How a request ended.
@@ -93,6 +108,18 @@ pub(crate) enum End {
     UpstreamFailed,
     /// This proxy answered itself.
     Rejected,
+}
+
+impl RequestRecord {
+    /// Whether it is an error for operators: here, at the app, or between the two.
+    pub(super) fn has_failed(&self) -> bool {
+        self.reject.is_some()
+            || self.end == End::UpstreamFailed
+            || self.status.is_some_and(|status| status.is_server_error())
+            || self
+                .grpc_status
+                .is_some_and(super::entry::is_server_failure)
+    }
 }
 
 /// One opaque connection, from the first byte to the last.
@@ -120,4 +147,14 @@ pub(crate) struct TraceContext {
     /// `None` at the root of a trace.
     pub(crate) parent_id: Option<[u8; 8]>,
     pub(crate) sampled: bool,
+}
+
+impl TraceContext {
+    /// A span beside this one, with the same parent.
+    pub(crate) fn sibling(&self) -> Self {
+        Self {
+            span_id: fastrand::u64(1..).to_be_bytes(),
+            ..*self
+        }
+    }
 }

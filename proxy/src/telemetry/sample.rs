@@ -10,6 +10,7 @@ use weft_policy::spiffe::SpiffeId;
 
 use super::record::{
     ConnectionFacts, DestinationFacts, Direction, End, RequestRecord, TcpRecord, TraceContext,
+    Waits,
 };
 use crate::discovery::ServiceName;
 
@@ -39,8 +40,11 @@ pub(crate) fn request(direction: Direction) -> RequestRecord {
         reject: None,
         route: None,
         attempts: 1,
+        tries: Vec::new(),
+        breaks_trace: false,
         request_bytes: 12,
         response_bytes: 3400,
+        waits: Waits::default(),
         first_byte: Some(Duration::from_micros(1500)),
         upgraded: false,
         end: End::Complete,

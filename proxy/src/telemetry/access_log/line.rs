@@ -8,15 +8,17 @@ use serde_json::Value;
 use super::time::rfc3339;
 use crate::config::LogFormat;
 use crate::telemetry::entry::{Entry, Request, Tcp, What};
+use crate::telemetry::live::Made;
+use crate::telemetry::mask::Mask;
 use crate::telemetry::record::End;
 
 /// Names and values.
 type Fields = Vec<(&'static str, Value)>;
 
 /// Appends the line of `entry` with its line feed.
-pub(super) fn write(lines: &mut String, entry: &Entry, format: LogFormat) {
-    let fields = fields(entry);
-    match format {
+pub(super) fn write(lines: &mut String, entry: &Entry, made: &Made) {
+    let fields = fields(entry, &made.mask);
+    match made.format {
         LogFormat::Json => json(lines, &fields),
         LogFormat::Text => text(lines, &fields),
     }
@@ -48,7 +50,8 @@ fn is_plain(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(plain)
 }
 
-pub(super) fn fields(entry: &Entry) -> Fields {
+/// The fields of `entry`, in their order.
+pub(super) fn fields(entry: &Entry, mask: &Mask) -> Fields {
     let mut fields: Fields = vec![
         ("time", rfc3339(entry.started).into()),
         ("direction", entry.connection.direction.label().into()),
@@ -60,7 +63,7 @@ pub(super) fn fields(entry: &Entry) -> Fields {
         entry.connection.peer.as_ref().map(|id| id.as_str()),
     );
     match &entry.what {
-        What::Request(request) => of_request(&mut fields, request),
+        What::Request(request) => of_request(&mut fields, request, mask),
         What::Tcp(tcp) => of_tcp(&mut fields, tcp),
     }
     fields.push(("duration_ms", millis(entry.duration)));
@@ -71,13 +74,14 @@ pub(super) fn fields(entry: &Entry) -> Fields {
     fields
 }
 
-fn of_request(fields: &mut Fields, request: &Request) {
+fn of_request(fields: &mut Fields, request: &Request, mask: &Mask) {
     let protocol = if request.grpc { "grpc" } else { "http" };
     fields.push(("protocol", protocol.into()));
     fields.push(("http_version", request.protocol_version().into()));
     fields.push(("method", request.method.as_str().into()));
     push(fields, "authority", request.authority());
     fields.push(("path", request.path().into()));
+    push(fields, "query", request.query(mask));
     push(
         fields,
         "status",
@@ -94,10 +98,17 @@ fn of_request(fields: &mut Fields, request: &Request) {
         "route",
         request.route.as_ref().map(|route| &*route.name),
     );
+    let template = request
+        .route
+        .as_ref()
+        .and_then(|route| route.template.as_deref());
+    push(fields, "route_template", template);
     fields.push(("attempts", request.attempts.into()));
     fields.push(("request_bytes", request.request_bytes.into()));
     fields.push(("response_bytes", request.response_bytes.into()));
-    push(fields, "user_agent", request.user_agent());
+    push(fields, "user_agent", request.user_agent(mask));
+    push(fields, "queue_ms", request.waits.queue.map(millis));
+    push(fields, "connect_ms", request.waits.connect.map(millis));
     if let Some(first_byte) = request.first_byte {
         fields.push(("first_byte_ms", millis(first_byte)));
     }

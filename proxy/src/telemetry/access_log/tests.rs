@@ -6,7 +6,8 @@ use std::sync::mpsc::{Sender, channel};
 use http::{HeaderValue, StatusCode};
 
 use super::*;
-use crate::telemetry::record::Direction;
+use crate::config::LogFormat;
+use crate::telemetry::record::{Direction, End, RequestRecord};
 use crate::telemetry::sample;
 
 fn entry(record: &RequestRecord) -> Arc<Entry> {
@@ -15,7 +16,8 @@ fn entry(record: &RequestRecord) -> Arc<Entry> {
 
 fn written(entry: &Entry, format: LogFormat) -> String {
     let mut lines = String::new();
-    line::write(&mut lines, entry, format);
+    let live = Live::new(AccessLogMode::All, format);
+    line::write(&mut lines, entry, &live.made());
     lines
 }
 
@@ -86,15 +88,10 @@ fn a_long_path_is_cut() {
 #[test]
 fn errors_are_what_failed_here_or_at_the_server() {
     type Change = fn(&mut RequestRecord);
-    let log = AccessLog {
-        mode: AccessLogMode::Errors,
-        queue: None,
-        dropped: Number::default(),
-    };
     let with = |change: fn(&mut RequestRecord)| {
         let mut record = sample::request(Direction::Outbound);
         change(&mut record);
-        log.wants_request(&record)
+        record.has_failed()
     };
     let rows: &[(&str, Change, bool)] = &[
         ("success", |_| {}, false),
@@ -137,10 +134,36 @@ fn errors_are_what_failed_here_or_at_the_server() {
     for (name, change, want) in rows {
         assert_eq!(with(*change), *want, "{name}");
     }
-    let mut tcp = sample::tcp(Direction::Outbound);
-    assert!(!log.wants_tcp(&tcp));
-    tcp.error = Some("reset");
-    assert!(log.wants_tcp(&tcp));
+}
+
+#[test]
+fn policy_chooses_the_lines_while_the_proxy_runs() {
+    let live = Live::new(AccessLogMode::Errors, LogFormat::Json);
+    let log = AccessLog::new(live.clone(), Number::default(), io::sink());
+    let mut policy = weft_policy::Policy::default();
+    let rows = [
+        (None, [false, true]),
+        (Some(weft_policy::own::AccessLog::All), [true, true]),
+        (Some(weft_policy::own::AccessLog::Off), [false, false]),
+        (None, [false, true]),
+    ];
+    for (access, want) in rows {
+        policy.log.access = access;
+        live.apply(&policy);
+        assert_eq!([log.wants(false), log.wants(true)], want, "{access:?}");
+    }
+    policy.log.mask = vec!["User-Agent".to_owned(), "page".to_owned()];
+    policy.log.format = Some(weft_policy::own::LogFormat::Text);
+    live.apply(&policy);
+    let mut record = sample::request(Direction::Inbound);
+    record.uri = "/orders?page=7&token=secret&sort=name".parse().unwrap();
+    let mut line = String::new();
+    line::write(&mut line, &entry(&record), &live.made());
+    assert!(
+        line.contains(r#" query="page=***&token=***&sort=name" "#),
+        "{line}"
+    );
+    assert!(line.contains(" user_agent=*** "), "{line}");
 }
 
 /// Tells what it is given, once it is let.
@@ -169,7 +192,11 @@ fn a_reader_that_is_too_slow_costs_lines_and_never_time() {
     let (open, opened) = channel();
     let dropped = Number::default();
     let gate = Gate { told, open: opened };
-    let log = AccessLog::start(AccessLogMode::All, LogFormat::Json, dropped.clone(), gate);
+    let log = AccessLog::new(
+        Live::new(AccessLogMode::All, LogFormat::Json),
+        dropped.clone(),
+        gate,
+    );
     let entry = entry(&sample::request(Direction::Inbound));
     let given = QUEUE + 2 * BATCH + 1000;
     for _ in 0..given {
@@ -193,15 +220,18 @@ fn the_documented_fields_are_the_ones_in_the_code() {
     request.reject = Some("connect");
     request.route = Some(crate::telemetry::record::RouteFacts {
         name: "routes[0]".into(),
-        template: None,
+        template: Some("/orders/{id}".into()),
     });
     request.upgraded = true;
+    let waited = Some(Duration::from_millis(2));
+    request.waits.queue = waited;
+    request.waits.connect = waited;
     let mut inbound = sample::tcp(Direction::Inbound);
     inbound.error = Some("reset");
     let mut code: BTreeSet<String> = BTreeSet::new();
     for entry in [Entry::of_request(&request), Entry::of_tcp(&inbound)] {
         code.extend(
-            line::fields(&entry)
+            line::fields(&entry, &Mask::default())
                 .into_iter()
                 .map(|(name, _)| name.to_owned()),
         );

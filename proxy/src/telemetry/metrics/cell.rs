@@ -20,17 +20,17 @@ pub(crate) struct Cell(AtomicU64);
 
 impl Cell {
     /// Must be called by one thread only.
-    pub(super) fn add(&self, amount: u64) {
+    pub(in crate::telemetry) fn add(&self, amount: u64) {
         let sum = self.read().wrapping_add(amount);
         self.0.store(sum, Ordering::Relaxed);
     }
 
     /// Must be called by the thread that adds.
-    pub(super) fn subtract(&self, amount: u64) {
+    pub(in crate::telemetry) fn subtract(&self, amount: u64) {
         self.add(amount.wrapping_neg());
     }
 
-    pub(super) fn read(&self) -> u64 {
+    pub(in crate::telemetry) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -57,6 +57,7 @@ metrics! {
     SERVICES_UPDATES: Counter "weft_services_updates_total" ["result"] "Updates of the services file.";
     DNS_LOOKUPS: Counter "weft_dns_lookups_total" ["result"] "Names that were looked up in DNS.";
     DNS_NAMES: Gauge "weft_dns_names" [] "Names that are held from DNS.";
+    TRACE_BROKEN: Counter "weft_trace_broken_total" [] "Calls of our app that began a trace while it served requests with one.";
     SPANS_DROPPED: Counter "weft_trace_spans_dropped_total" ["reason"] "Sampled spans that never reached the collector.";
     SPANS_EXPORTED: Counter "weft_trace_spans_exported_total" [] "Spans that the collector has taken.";
     LOG_DROPPED: Counter "weft_access_log_dropped_total" [] "Lines of the access log that were lost because it is read too slowly.";

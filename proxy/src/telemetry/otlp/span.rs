@@ -1,6 +1,7 @@
 //! A span of an entry, by the stable semantic conventions for HTTP and those for RPC (OpenTelemetry).
 //!
-//! Inbound is SERVER, outbound is CLIENT. Attributes of our own begin with `weft.`. Queries are left out.
+//! Inbound is SERVER, outbound is CLIENT. A request that was sent more than once is INTERNAL, and each of its attempts CLIENT
+//! below it. Attributes of our own begin with `weft.`. Queries are left out.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -8,22 +9,101 @@ use std::sync::Arc;
 
 use http::Method;
 use opentelemetry::trace::{
-    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+    Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::telemetry::entry::{Entry, Request, Tcp, What, is_server_failure};
+use crate::telemetry::live::Made;
+use crate::telemetry::mask::Mask;
 use crate::telemetry::record::{Direction, End};
+use crate::telemetry::tries::Try;
 
-/// Makes the span.
-pub(super) fn of(entry: &Entry) -> SpanData {
+/// Appends the spans: one, and one more for each attempt of several. What policy adds is in each.
+pub(crate) fn push(spans: &mut Vec<SpanData>, entry: &Entry, made: &Made) {
+    let mut own = of(entry, 1, &made.mask);
+    own.attributes.extend_from_slice(&made.attributes);
+    if let What::Request(request) = &entry.what
+        && !request.tries.is_empty()
+    {
+        own.span_kind = SpanKind::Internal;
+        own.events.events = retries(entry, request);
+        for number in 0..request.tries.len() {
+            let mut span = attempt(entry, request, number, &made.mask);
+            span.attributes.extend_from_slice(&made.attributes);
+            spans.push(span);
+        }
+    }
+    spans.push(own);
+}
+
+/// The span of one attempt: as if it had been a request by itself.
+fn attempt(entry: &Entry, request: &Request, number: usize, mask: &Mask) -> SpanData {
+    let mut entry = entry.clone();
+    let mut request = request.clone();
+    let tries = std::mem::take(&mut request.tries);
+    let last = number + 1 == tries.len();
+    if let Some(own) = tries.into_iter().nth(number) {
+        let since = own.start.saturating_duration_since(entry.start);
+        entry.started += since;
+        entry.trace.parent_id = Some(entry.trace.span_id);
+        entry.trace.span_id = own.span_id;
+        entry.duration = match last {
+            true => entry.duration.saturating_sub(since),
+            false => own.duration,
+        };
+        if let Some(destination) = &mut entry.destination {
+            destination.endpoint = own.endpoint;
+            destination.peer = own.peer;
+        }
+        if !last {
+            request.status = own.status;
+            request.reject = own.failed;
+            request.grpc_status = None;
+            request.end = End::Complete;
+        }
+    }
+    request.attempts = 1;
+    entry.what = What::Request(Box::new(request));
+    of(&entry, number + 1, mask)
+}
+
+/// An event for each attempt that was followed by another.
+fn retries(entry: &Entry, request: &Request) -> Vec<Event> {
+    let failed = request
+        .tries
+        .split_last()
+        .map_or(&[][..], |(_, failed)| failed);
+    let event = |(number, one): (usize, &Try)| {
+        let at = one.start.saturating_duration_since(entry.start) + one.duration;
+        let status = one.status.map(|status| status.as_str().to_owned());
+        let reason = one.failed.map(str::to_owned).or(status);
+        Event::new(
+            "weft.retry",
+            entry.started + at,
+            vec![
+                KeyValue::new("weft.attempt", counted(number + 1)),
+                KeyValue::new("weft.reason", reason.unwrap_or_default()),
+            ],
+            0,
+        )
+    };
+    failed.iter().enumerate().map(event).collect()
+}
+
+fn counted(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Makes the span of an entry; `attempt` is which of its attempts it tells of, counted from 1.
+pub(super) fn of(entry: &Entry, attempt: usize, mask: &Mask) -> SpanData {
     let trace = &entry.trace;
     let flags = TraceFlags::default().with_sampled(trace.sampled);
     let trace_id = TraceId::from_bytes(trace.trace_id);
     let span_id = SpanId::from_bytes(trace.span_id);
     let described = match &entry.what {
-        What::Request(request) => of_request(entry, request),
+        What::Request(request) => of_request(entry, request, attempt, mask),
         What::Tcp(tcp) => of_tcp(entry, tcp),
     };
     SpanData {
@@ -69,7 +149,7 @@ impl Attributes {
     }
 }
 
-fn of_request(entry: &Entry, request: &Request) -> Described {
+fn of_request(entry: &Entry, request: &Request, attempt: usize, mask: &Mask) -> Described {
     let direction = entry.connection.direction;
     let mut attributes = Attributes::default();
     let method = known_method(&request.method);
@@ -80,6 +160,7 @@ fn of_request(entry: &Entry, request: &Request) -> Described {
     let path = request.path();
     attributes.set("url.scheme", "http");
     attributes.set("url.path", path.clone());
+    attributes.set_some("url.query", request.query(mask));
     let authority = request.authority();
     if let (Direction::Outbound, Some(authority)) = (direction, &authority) {
         attributes.set("url.full", format!("http://{authority}{path}"));
@@ -89,9 +170,10 @@ fn of_request(entry: &Entry, request: &Request) -> Described {
         "http.response.status_code",
         request.status.map(|status| i64::from(status.as_u16())),
     );
-    attributes.set_some("user_agent.original", request.user_agent());
-    if request.attempts > 1 {
-        attributes.set("http.request.resend_count", i64::from(request.attempts - 1));
+    attributes.set_some("user_agent.original", request.user_agent(mask));
+    let resent = counted(attempt - 1).max(i64::from(request.attempts) - 1);
+    if resent > 0 {
+        attributes.set("http.request.resend_count", resent);
     }
     server(&mut attributes, entry, authority.as_deref());
     let rpc = request
@@ -106,12 +188,29 @@ fn of_request(entry: &Entry, request: &Request) -> Described {
         attributes.set("weft.route", Arc::clone(&route.name));
         attributes.set_some("http.route", route.template.clone());
     }
+    let route = request
+        .route
+        .as_ref()
+        .and_then(|route| route.template.as_deref());
+    if direction == Direction::Outbound && request.tries.is_empty() {
+        attributes.set("weft.attempt", counted(attempt));
+    }
     attributes.set("weft.attempts", i64::from(request.attempts));
     attributes.set_some("weft.reject", request.reject);
+    if request.upgraded {
+        attributes.set("network.protocol.name", "websocket");
+    }
+    if request.breaks_trace {
+        attributes.set("weft.trace.broken", true);
+    }
     let error = error_of(direction, request);
     attributes.set_some("error.type", error.clone());
     Described {
-        name: rpc.map_or(method.unwrap_or("HTTP").into(), Cow::Owned),
+        name: match (rpc, route) {
+            (Some(method), _) => method.into(),
+            (None, Some(route)) => format!("{} {route}", method.unwrap_or("HTTP")).into(),
+            (None, None) => method.unwrap_or("HTTP").into(),
+        },
         attributes,
         status: status(error, request.reject),
     }

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
@@ -21,15 +22,22 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{AccessLogMode, Config, LogFormat};
+use crate::telemetry::live::Made;
+use crate::telemetry::mask::Mask;
 use crate::telemetry::metrics::labels::Own;
-use crate::telemetry::record::{Direction, End, RequestRecord};
+use crate::telemetry::record::{Direction, End, RequestRecord, RouteFacts};
 use crate::telemetry::sample;
+use crate::telemetry::tries::Try;
+
+fn live() -> Live {
+    Live::new(AccessLogMode::Off, LogFormat::Json)
+}
 
 fn described(
     record: &RequestRecord,
 ) -> (opentelemetry_sdk::trace::SpanData, BTreeMap<String, String>) {
-    let span = span::of(&Entry::of_request(record));
+    let span = span::of(&Entry::of_request(record), 1, &Mask::default());
     let pairs = span
         .attributes
         .iter()
@@ -117,6 +125,78 @@ fn outbound_is_a_client_span() {
     assert!(!attributes.contains_key("client.address"));
 }
 
+#[tokio::test]
+async fn each_attempt_of_several_is_a_span_below_the_request() {
+    let mut record = sample::request(Direction::Outbound);
+    record.attempts = 2;
+    let one = |span: u8, failed| Try {
+        span_id: [span; 8],
+        start: record.start,
+        duration: Duration::from_millis(3),
+        endpoint: Some("10.0.0.8:8080".parse().unwrap()),
+        peer: None,
+        status: None,
+        failed,
+    };
+    record.tries = vec![one(1, Some("connect")), one(2, None)];
+    let mut spans = Vec::new();
+    let made = Made {
+        attributes: vec![KeyValue::new("team", "shop")],
+        ..Made::clone(&live().made())
+    };
+    span::push(&mut spans, &Entry::of_request(&record), &made);
+    let told: Vec<_> = spans
+        .iter()
+        .map(|span| {
+            let get = |name: &str| {
+                let pair = span
+                    .attributes
+                    .iter()
+                    .find(|pair| pair.key.as_str() == name);
+                pair.map(|pair| pair.value.to_string()).unwrap_or_default()
+            };
+            (
+                span.span_kind.clone(),
+                span.parent_span_id.to_bytes()[0],
+                get("weft.attempt"),
+                get("error.type"),
+                get("http.request.resend_count"),
+                get("team"),
+            )
+        })
+        .collect();
+    let row = |kind, parent, attempt: &str, error: &str, resent: &str| {
+        let text = str::to_owned;
+        (
+            kind,
+            parent,
+            text(attempt),
+            text(error),
+            text(resent),
+            text("shop"),
+        )
+    };
+    let want = [
+        row(SpanKind::Client, 0xcd, "1", "connect", ""),
+        row(SpanKind::Client, 0xcd, "2", "", "1"),
+        row(SpanKind::Internal, 0xef, "", "", "1"),
+    ];
+    assert_eq!(told, want);
+    assert_eq!(spans[2].events.events.len(), 1);
+}
+
+#[test]
+fn a_route_names_its_spans() {
+    let mut record = sample::request(Direction::Outbound);
+    record.route = Some(RouteFacts {
+        name: "routes[0]".into(),
+        template: Some("/orders/{id}".into()),
+    });
+    let (span, attributes) = described(&record);
+    assert_eq!(span.name, "POST /orders/{id}");
+    assert_eq!(attributes["http.route"], "/orders/{id}");
+}
+
 #[test]
 fn a_grpc_call_is_named_by_its_method() {
     let mut record = sample::request(Direction::Inbound);
@@ -202,7 +282,7 @@ fn errors_are_marked_as_the_conventions_say() {
 fn an_opaque_connection_has_a_span() {
     let mut record = sample::tcp(Direction::Outbound);
     record.error = Some("connect_timeout");
-    let span = span::of(&Entry::of_tcp(&record));
+    let span = span::of(&Entry::of_tcp(&record), 1, &Mask::default());
     assert_eq!(
         (span.name.as_ref(), span.span_kind),
         ("TCP", SpanKind::Client)
@@ -315,7 +395,7 @@ fn spans(endpoint: &str, more: &[(&str, &str)]) -> (Spans, Export, Metrics) {
         principal: config.spiffe_id.clone(),
         version: None,
     });
-    let (spans, export) = Spans::new(&config.otel, &metrics);
+    let (spans, export) = Spans::new(&config.otel, &metrics, live());
     (spans, export.unwrap(), metrics)
 }
 
@@ -528,6 +608,6 @@ fn without_a_collector_nobody_wants_spans() {
         principal: config.spiffe_id.clone(),
         version: None,
     };
-    let (spans, export) = Spans::new(&config.otel, &Metrics::new(own));
+    let (spans, export) = Spans::new(&config.otel, &Metrics::new(own), live());
     assert!(!spans.wanted() && export.is_none());
 }
