@@ -15,22 +15,44 @@ pub(crate) fn document<'a>(
 ) -> Result<Node, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut trees: Vec<(&str, Node)> = Vec::new();
-    let mut document = Node::map(Vec::new());
     for (path, value) in annotations.into_iter().filter_map(ours) {
         match tree(path, value) {
-            Ok(tree) => {
-                let mut clashes = Vec::new();
-                join(&mut document, &tree, &mut Vec::new(), &mut clashes);
-                problems.extend(clashes.iter().map(|clash| twice(path, clash, &trees)));
-                trees.push((path, tree));
-            }
+            Ok(tree) => trees.push((path, tree)),
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() {
-        Ok(document)
-    } else {
-        Err(problems)
+    let mut joined = joined(&trees);
+    if joined.is_err() {
+        // `retry: 3` and `retry.budget: 10%` say parts of one map. Written out only where it must be, for problems
+        // name what was written.
+        for (_, tree) in &mut trees {
+            *tree = short::expanded(std::mem::replace(tree, Node::text("")));
+        }
+        joined = self::joined(&trees);
+    }
+    match joined {
+        Ok(document) if problems.is_empty() => Ok(document),
+        Ok(_) => Err(problems),
+        Err(clashes) => {
+            problems.extend(clashes);
+            Err(problems)
+        }
+    }
+}
+
+/// All trees as one document.
+fn joined(trees: &[(&str, Node)]) -> Result<Node, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut document = Node::map(Vec::new());
+    for (index, (path, tree)) in trees.iter().enumerate() {
+        let mut clashes = Vec::new();
+        join(&mut document, tree, &mut Vec::new(), &mut clashes);
+        let before = trees.get(..index).unwrap_or_default();
+        problems.extend(clashes.iter().map(|clash| twice(path, clash, before)));
+    }
+    match problems.is_empty() {
+        true => Ok(document),
+        false => Err(problems),
     }
 }
 
@@ -50,7 +72,7 @@ fn tree(path: &str, value: &str) -> Result<Node, Problem> {
     let node = read(value).map_err(|error| problem(format!("{} ({error})", shown_value(value))))?;
     if path == WHOLE {
         return match node.kind {
-            Kind::Map(_) => Ok(short::expanded(node)),
+            Kind::Map(_) => Ok(node),
             _ => Err(problem(format!("is {}, not a map of keys", node.noun()))),
         };
     }
@@ -59,10 +81,8 @@ fn tree(path: &str, value: &str) -> Result<Node, Problem> {
         let reason = "is not a path of keys with dots between them, like retry.attempts";
         return Err(problem(reason.to_owned()));
     }
-    let nested = segments.into_iter().rev().fold(node, |node, segment| {
-        Node::map(vec![(segment.to_owned(), node)])
-    });
-    Ok(short::expanded(nested))
+    let nest = |node, segment: &str| Node::map(vec![(segment.to_owned(), node)]);
+    Ok(segments.into_iter().rev().fold(node, nest))
 }
 
 fn read(value: &str) -> Result<Node, crate::node::NodeError> {
@@ -158,18 +178,15 @@ mod tests {
                 &[("weft.dev/retry", "{attempts: 3}")],
                 "{retry: {attempts: 3}}",
             ),
-            (&[("weft.dev/retry", "3")], "{retry: {attempts: 3}}"),
-            (
-                &[("weft.dev/policy", "retry: 3\n")],
-                "{retry: {attempts: 3}}",
-            ),
+            (&[("weft.dev/retry", "3")], "{retry: 3}"),
+            (&[("weft.dev/policy", "retry: 3\n")], "{retry: 3}"),
             (
                 &[("weft.dev/retry", "3"), ("weft.dev/retry.budget", "10%")],
                 "{retry: {attempts: 3, budget: {share: 10%}}}",
             ),
             (
                 &[("weft.dev/to.orders.timeout", "1s")],
-                "{to: {orders: {timeout: {request: 1s}}}}",
+                "{to: {orders: {timeout: 1s}}}",
             ),
             (
                 &[("weft.dev/headers.request.set.x-a", "b c")],

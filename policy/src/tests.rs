@@ -117,7 +117,7 @@ fn mistakes_are_all_named_with_the_nearest_right_thing() {
         ),
         (
             "timeout: 10",
-            "weft.dev/timeout: \"10\" has no unit, write for example 250ms, 2s, 1m30s or 1h",
+            "weft.dev/timeout: \"10\" has no unit; write \"10s\" or \"10ms\"",
         ),
         (
             "timeuot: 10s",

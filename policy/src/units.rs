@@ -20,7 +20,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let mut total = Duration::ZERO;
     loop {
         let (number, unit, after) = number_and_unit(rest)?;
-        let (millis, smaller) = duration_unit(units, unit)?;
+        let (millis, smaller) = duration_unit(units, unit, text)?;
         let part = number.checked_mul(millis).ok_or(UnitError::TooLarge)?;
         total = total
             .checked_add(Duration::from_millis(part))
@@ -55,7 +55,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 pub fn parse_share(text: &str) -> Result<Share, UnitError> {
     let number = text
         .strip_suffix('%')
-        .ok_or(UnitError::NoUnit { example: "5%" })?;
+        .ok_or_else(|| no_unit(text, &["%"]))?;
     let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
     if decimals.len() > SHARE_DECIMALS.len() {
         return Err(UnitError::TooPrecise {
@@ -134,10 +134,10 @@ pub enum UnitError {
         text: String,
     },
     /// A number alone, where a unit must say what it counts.
-    #[error("has no unit, write for example {example}")]
+    #[error("has no unit; write {write}")]
     NoUnit {
         /// How it can be written.
-        example: &'static str,
+        write: String,
     },
     /// A unit that is not known here.
     #[error("unknown unit {unit:?}, known are {known}")]
@@ -189,8 +189,28 @@ fn number_and_unit(text: &str) -> Result<(u64, &str, &str), UnitError> {
     Ok((parse_digits(number)?, unit, rest))
 }
 
+/// What was meant, most likely: the same with a unit.
+fn no_unit(text: &str, units: &[&str]) -> UnitError {
+    let number = if text.starts_with(|c: char| c.is_ascii_digit()) {
+        text
+    } else {
+        "5"
+    };
+    let words: Vec<String> = units
+        .iter()
+        .map(|unit| format!("\"{number}{unit}\""))
+        .collect();
+    UnitError::NoUnit {
+        write: words.join(" or "),
+    }
+}
+
 /// Finds `unit` among `units` and returns its milliseconds and the smaller units that may follow.
-fn duration_unit<'a>(units: &'a [Unit], unit: &str) -> Result<(u64, &'a [Unit]), UnitError> {
+fn duration_unit<'a>(
+    units: &'a [Unit],
+    unit: &str,
+    text: &str,
+) -> Result<(u64, &'a [Unit]), UnitError> {
     let mut rest = units;
     while let Some((known, smaller)) = rest.split_first() {
         if known.name == unit {
@@ -199,9 +219,7 @@ fn duration_unit<'a>(units: &'a [Unit], unit: &str) -> Result<(u64, &'a [Unit]),
         rest = smaller;
     }
     if unit.is_empty() {
-        return Err(UnitError::NoUnit {
-            example: "250ms, 2s, 1m30s or 1h",
-        });
+        return Err(no_unit(text, &["s", "ms"]));
     }
     match DURATION_UNITS.iter().any(|known| known.name == unit) {
         true => Err(UnitError::UnitOrder {
@@ -308,13 +326,13 @@ mod tests {
             (
                 "5",
                 Err(UnitError::NoUnit {
-                    example: "250ms, 2s, 1m30s or 1h",
+                    write: "\"5s\" or \"5ms\"".into(),
                 }),
             ),
             (
                 "1m30",
                 Err(UnitError::NoUnit {
-                    example: "250ms, 2s, 1m30s or 1h",
+                    write: "\"1m30s\" or \"1m30ms\"".into(),
                 }),
             ),
             ("30s1m", Err(UnitError::UnitOrder { unit: "m".into() })),
@@ -367,7 +385,12 @@ mod tests {
             ("100%", Ok(1_000_000)),
             ("100.0001%", Err(UnitError::MoreThanAll)),
             ("0.00001%", Err(UnitError::TooPrecise { decimals: 4 })),
-            ("5", Err(UnitError::NoUnit { example: "5%" })),
+            (
+                "5",
+                Err(UnitError::NoUnit {
+                    write: "\"5%\"".into(),
+                }),
+            ),
             (
                 "5.%",
                 Err(UnitError::NoNumber {

@@ -180,6 +180,7 @@ async fn answer<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
             json_text(&insight::trace(sources, id))
         }
         "/endpoints" if local => json_text(&endpoints(sources)),
+        "/policy" if local => json_text(&policy(sources)),
         "/identity" if local => json_text(&identity(sources)),
         _ => text(StatusCode::NOT_FOUND, "no such page\n"),
     }
@@ -268,6 +269,24 @@ fn endpoints(sources: &Sources) -> serde_json::Value {
         json!({ "host": &*service.name.host, "port": service.name.port, "count": count, "endpoints": endpoints })
     });
     json!({ "services": services.collect::<Vec<_>>() })
+}
+
+/// What `weft explain` reads.
+fn policy(sources: &Sources) -> serde_json::Value {
+    let active = sources.policies.current();
+    let values = active.values.iter().map(|value| {
+        json!({
+            "path": value.path,
+            "value": value.value,
+            "layer": value.layer.as_str(),
+            "object": value.object,
+        })
+    });
+    json!({
+        "version": active.version,
+        "values": values.collect::<Vec<_>>(),
+        "problems": sources.policies.problems(),
+    })
 }
 
 fn identity(sources: &Sources) -> serde_json::Value {

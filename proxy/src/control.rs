@@ -55,7 +55,7 @@ pub(crate) fn start(
     };
     let (discovery, supply) = Discovery::new(discovery).context("read the services file")?;
     let files = PolicyFiles::of(config);
-    let (policies, texts) = read_policy(&files, &config.namespace).context("read the policy")?;
+    let (policies, texts) = read_policy(&files).context("read the policy")?;
     let source = Source::of(config).context("read WEFT_CA_ADDRESS")?;
     let (identities, identity) =
         Identities::new(source, config.spiffe_id.clone()).context("read the identity")?;
@@ -155,10 +155,11 @@ async fn run(parts: Parts) {
 }
 
 /// The policy to begin with. A proxy that cannot read it does not start: it would let pass what was to be refused.
-fn read_policy(files: &PolicyFiles, namespace: &str) -> Result<(Policies, Texts), FilesError> {
+fn read_policy(files: &PolicyFiles) -> Result<(Policies, Texts), FilesError> {
     let texts = files.texts()?;
-    let policy = files.parse(&texts)?;
-    Ok((Policies::new(policy, namespace), texts))
+    let policies = Policies::new(files.scope.clone(), files.layers(&texts)?)
+        .map_err(|problems| FilesError::Whole { problems })?;
+    Ok((policies, texts))
 }
 
 /// A proxy that is to have an identity is not ready without one: it could neither call nor be called.

@@ -153,6 +153,10 @@ impl Exchange {
         };
         self.passed.answer(&mut response, reject);
         let took = self.record.start.elapsed();
+        if let Some(explain) = self.passed.explain.take() {
+            let allowed_by = self.passed.allowed_by;
+            explain.tell(&self.record, allowed_by, response.headers_mut());
+        }
         self.record.status = Some(response.status());
         self.record.first_byte = Some(took);
         // An error that the app answers with is an answer. What failed was noted when it did, and a caller that gives up

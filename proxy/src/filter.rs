@@ -4,6 +4,7 @@ pub(crate) mod authn;
 pub(crate) mod authz;
 pub(crate) mod claims;
 pub(crate) mod concurrency;
+pub(crate) mod explain;
 pub(crate) mod fault;
 pub(crate) mod headers;
 pub(crate) mod limits;
@@ -22,6 +23,7 @@ use self::authn::Authn;
 use self::authn::keys::KeyStore;
 use self::authz::{AllowedBy, Authz};
 use self::concurrency::{Concurrency, Gate, Permit};
+use self::explain::Explain;
 use self::limits::Connections;
 use self::rate_limit::{Quota, RateLimits};
 use crate::cx::Cx;
@@ -62,6 +64,8 @@ pub(crate) struct Passed {
     permit: Option<Permit>,
     /// Edits of the answer.
     headers: Option<Arc<HeaderEdits>>,
+    /// Its caller is told what decides.
+    pub(crate) explain: Option<Box<Explain>>,
 }
 
 impl Inbound {
@@ -175,10 +179,11 @@ impl Passed {
 /// The request must not reach the app.
 pub(crate) async fn inbound(
     cx: &Cx,
-    policy: &Active,
+    policy: &Arc<Active>,
     request: &mut Request<Body>,
     passed: &mut Passed,
 ) -> Result<(), Reject> {
+    passed.explain = Explain::asked(cx, policy, request.headers());
     let map = request.headers_mut();
     // Never from outside: what the app reads here is what this proxy has verified, or nothing.
     strip_outside(map);
@@ -196,7 +201,13 @@ pub(crate) async fn inbound(
 ///
 /// # Errors
 /// The request must not leave.
-pub(crate) fn outbound(_cx: &Cx, request: &mut Request<Body>) -> Result<(), Reject> {
+pub(crate) fn outbound(
+    cx: &Cx,
+    policy: &Arc<Active>,
+    request: &mut Request<Body>,
+    passed: &mut Passed,
+) -> Result<(), Reject> {
+    passed.explain = Explain::asked(cx, policy, request.headers());
     let map = request.headers_mut();
     strip_outside(map);
     Ok(())

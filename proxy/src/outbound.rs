@@ -366,7 +366,7 @@ impl Outbound {
         }
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         self.add_host(&mut request);
-        filter::outbound(&self.cx, &mut request)?;
+        filter::outbound(&self.cx, &policy, &mut request, exchange.passed())?;
         let (called, own) = (route.port(), route.calls(&policy));
         let mut way = match &own.routes {
             None => Way::default(),

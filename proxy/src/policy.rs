@@ -13,8 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tracing::warn;
+use tracing::{info, warn};
 use weft_policy::Policy;
+use weft_policy::layer::{Effective, Layer, LayerKind, Value};
+use weft_policy::problem::Problem;
+use weft_policy::scope::Scope;
 
 use self::calls::CallPolicy;
 use self::named::Named;
@@ -37,8 +40,9 @@ pub(crate) struct Policies(Arc<Shared>);
 struct Shared {
     active: ArcSwap<Active>,
     kept: Kept,
-    /// That of services without one.
-    namespace: Box<str>,
+    scope: Scope,
+    /// What each source says now, whether or not it acts. Of the control thread alone.
+    said: Mutex<Said>,
     /// Why the newest change was refused; empty when it was not.
     problems: ArcSwap<Vec<String>>,
     rejected: AtomicU64,
@@ -48,12 +52,29 @@ struct Shared {
 
 type Listener = Box<dyn Fn(&Policy) + Send + Sync>;
 
+/// Where layers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The policy file and the pod's annotations.
+    Files,
+}
+
+/// What each source says.
+#[derive(Default)]
+struct Said {
+    files: Vec<Layer>,
+}
+
 /// One policy, ready to run.
 pub(crate) struct Active {
     /// Which change of policy this is, counted from 1.
     pub(crate) version: u64,
-    /// As the operator wrote it.
+    /// All layers merged.
     pub(crate) policy: Policy,
+    /// Every value that is not its default, and who said it.
+    pub(crate) values: Vec<Value>,
+    /// What a layer says that must not act.
+    pub(crate) overruled: Vec<Problem>,
     /// The filters of what comes in; `None` where policy asks for none.
     pub(crate) inbound: Option<filter::Inbound>,
     /// How services are called that the operator said nothing about.
@@ -69,18 +90,23 @@ pub(crate) struct Kept {
 }
 
 impl Policies {
-    /// Begins with `policy`; `namespace` is that of services without one.
-    pub(crate) fn new(policy: Policy, namespace: &str) -> Self {
+    /// Begins with what the `files` say of the workload that `scope` is.
+    ///
+    /// # Errors
+    /// All that is wrong with them as a whole.
+    pub(crate) fn new(scope: Scope, files: Vec<Layer>) -> Result<Self, Vec<Problem>> {
+        let said = Said { files };
         let kept = Kept::default();
-        let active = Active::new(policy, 1, namespace, &kept);
-        Self(Arc::new(Shared {
+        let active = Active::new(said.merged(&scope)?, 1, &scope.namespace, &kept);
+        Ok(Self(Arc::new(Shared {
             active: ArcSwap::from_pointee(active),
             kept,
-            namespace: namespace.into(),
+            scope,
+            said: Mutex::new(said),
             problems: ArcSwap::default(),
             rejected: AtomicU64::new(0),
             listeners: Mutex::default(),
-        }))
+        })))
     }
 
     /// Calls `listener` with the policy in force, and with each that comes after it.
@@ -135,17 +161,29 @@ impl Policies {
         self.0.kept.filters.keys.clone()
     }
 
-    /// Replaces the policy; the next request is judged by it.
-    pub(crate) fn replace(&self, policy: Policy) {
+    /// Takes what `source` says now; the next request is judged by it. If the whole is not right, the last good policy stays.
+    pub(crate) fn take(&self, source: Source, layers: Vec<Layer>) {
+        let shared = &self.0;
+        let mut said = shared.said.lock();
+        match source {
+            Source::Files => said.files = layers,
+        }
+        match said.merged(&shared.scope) {
+            Ok(effective) => self.act(effective),
+            Err(problems) => self.refuse(problems.iter().map(Problem::to_string).collect()),
+        }
+    }
+
+    fn act(&self, effective: Effective) {
         let shared = &self.0;
         let version = self.version() + 1;
-        let next = Active::new(policy, version, &shared.namespace, &shared.kept);
-        let listeners = self.0.listeners.lock();
-        for listener in &*listeners {
+        let next = Active::new(effective, version, &shared.scope.namespace, &shared.kept);
+        for listener in &*shared.listeners.lock() {
             listener(&next.policy);
         }
-        self.0.active.store(Arc::new(next));
-        self.0.problems.store(Arc::default());
+        info!(version, "policy changed");
+        shared.active.store(Arc::new(next));
+        shared.problems.store(Arc::default());
     }
 
     /// Keeps the policy, and tells why a change of it was refused: once, until something else is wrong.
@@ -158,10 +196,17 @@ impl Policies {
         self.0.problems.store(Arc::new(problems));
     }
 
-    /// Why the newest change was refused; empty when it was not.
-    #[expect(dead_code, reason = "the admin page that explains will")]
-    pub(crate) fn problems(&self) -> Arc<Vec<String>> {
-        self.0.problems.load_full()
+    /// What is wrong: why the newest change was refused, or what of it must not act.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let active = self.0.active.load();
+        let overruled = active.overruled.iter().map(Problem::to_string);
+        self.0
+            .problems
+            .load()
+            .iter()
+            .cloned()
+            .chain(overruled)
+            .collect()
     }
 
     /// How many changes were refused.
@@ -175,12 +220,25 @@ impl Policies {
     }
 }
 
+impl Said {
+    fn merged(&self, scope: &Scope) -> Result<Effective, Vec<Problem>> {
+        Effective::merge(&self.files, scope)
+    }
+}
+
 impl Active {
-    fn new(policy: Policy, version: u64, namespace: &str, kept: &Kept) -> Self {
+    fn new(effective: Effective, version: u64, namespace: &str, kept: &Kept) -> Self {
+        let Effective {
+            policy,
+            values,
+            problems: overruled,
+        } = effective;
         let inbound = filter::Inbound::new(&policy, &kept.filters);
         let default = weft_policy::Calls::default();
         Self {
             version,
+            values,
+            overruled,
             inbound,
             default: CallPolicy::new(default, None, namespace, &kept.calls),
             to: Named::new(&policy.to, namespace, &kept.calls),
@@ -195,6 +253,26 @@ impl Active {
     pub(crate) fn opaque(&self, cx: &Cx, declared: Option<Declared>) -> Result<(), Reject> {
         let filters = self.inbound.as_ref();
         filters.map_or(Ok(()), |filters| filters.opaque(cx, declared))
+    }
+
+    /// Which layer says what is written under `key`, here or for a service under `to`, and which object that is.
+    pub(crate) fn said_by(&self, key: &str) -> Option<(LayerKind, &str)> {
+        let is_under = |path: &str, key: &str| {
+            let rest = path.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let is_meant = |value: &&Value| {
+            let path = value.path.as_str();
+            let under_to = path.strip_prefix("to.");
+            let called = under_to.is_some_and(|path| {
+                let inner = path.match_indices('.');
+                let mut inner = inner.filter_map(|(at, _)| path.get(at + 1..));
+                inner.any(|path| is_under(path, key))
+            });
+            is_under(path, key) || called
+        };
+        let value = self.values.iter().find(is_meant)?;
+        Some((value.layer, &value.object))
     }
 
     /// How many requests may be in flight now; 0 without a limit.

@@ -26,6 +26,7 @@ mod interop_grpc;
 mod interop_websocket;
 mod jaeger;
 mod limits;
+mod live;
 mod mtls;
 mod rate_limit;
 mod redirect;

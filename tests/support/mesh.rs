@@ -118,6 +118,7 @@ impl Mesh {
             ports: Vec::new(),
             variables: BTreeMap::new(),
             policy: None,
+            annotations: None,
         }
     }
 
@@ -148,9 +149,17 @@ pub struct Starting<'a> {
     ports: Vec<(u16, SocketAddr)>,
     variables: BTreeMap<&'static str, String>,
     policy: Option<String>,
+    annotations: Option<String>,
 }
 
 impl Starting<'_> {
+    /// Gives it annotations, as the lines of a downward-API file.
+    #[must_use]
+    pub fn annotations(mut self, lines: impl Into<String>) -> Self {
+        self.annotations = Some(lines.into());
+        self
+    }
+
     /// Gives it a policy document.
     #[must_use]
     pub fn policy(mut self, document: impl Into<String>) -> Self {
@@ -210,6 +219,7 @@ impl Starting<'_> {
             outbound: *bound.outbound.first().unwrap(),
             inbound: *bound.inbound.first().unwrap(),
             metrics: bound.metrics,
+            admin: bound.admin,
             ready: bound.ready,
             account: self.account,
             app: self.ports.first().map(|(_, app)| *app),
@@ -240,6 +250,12 @@ impl Starting<'_> {
             let file = folder.join(POLICY);
             std::fs::write(&file, policy).unwrap();
             variables.insert("WEFT_POLICY_FILE", text(&file));
+        }
+        if let Some(lines) = &self.annotations {
+            let volume = folder.join(VOLUME);
+            std::fs::create_dir(&volume).unwrap();
+            write_volume(&volume, lines);
+            variables.insert("WEFT_ANNOTATIONS_FILE", text(&volume.join(ANNOTATIONS)));
         }
         variables.extend(self.variables.clone());
         (folder, variables)
@@ -282,6 +298,8 @@ pub struct Proxy {
     pub inbound: SocketAddr,
     /// `/metrics`.
     pub metrics: SocketAddr,
+    /// Dumps.
+    pub admin: SocketAddr,
     /// `/ready`.
     pub ready: SocketAddr,
     /// Where its identity is read from.
@@ -314,6 +332,11 @@ impl Proxy {
         let before = version().await;
         self.set_policy(document);
         eventually(Duration::from_secs(10), version, |now| *now > before).await;
+    }
+
+    /// Replaces its annotations as the kubelet does: a new folder, and a link that is swapped.
+    pub fn set_annotations(&self, lines: &str) {
+        write_volume(&self.folder.join(VOLUME), lines);
     }
 
     /// Replaces its policy document.
@@ -411,6 +434,29 @@ fn refuse_panics() {
     });
 }
 
+/// A downward-API volume: `annotations -> ..data/annotations`, `..data -> ..N` (Kubernetes, `AtomicWriter`).
+fn write_volume(folder: &Path, lines: &str) {
+    static VERSION: AtomicU32 = AtomicU32::new(0);
+    let version = format!("..{}", VERSION.fetch_add(1, Ordering::Relaxed));
+    let next = folder.join(&version);
+    std::fs::create_dir(&next).unwrap();
+    std::fs::write(next.join(ANNOTATIONS), lines).unwrap();
+    let (data, swapped) = (folder.join("..data"), folder.join("..data_tmp"));
+    let before = std::fs::read_link(&data).ok();
+    std::os::unix::fs::symlink(&version, &swapped).unwrap();
+    std::fs::rename(&swapped, &data).unwrap();
+    match before {
+        Some(before) => std::fs::remove_dir_all(folder.join(before)).unwrap(),
+        None => {
+            let to = Path::new("..data").join(ANNOTATIONS);
+            std::os::unix::fs::symlink(to, folder.join(ANNOTATIONS)).unwrap();
+        }
+    }
+}
+
+/// Apart from the identity, which is another volume.
+const VOLUME: &str = "podinfo";
+const ANNOTATIONS: &str = "annotations";
 const POLICY: &str = "policy.yaml";
 const DEFAULTS: &[(&str, &str)] = &[
     ("WEFT_OUTBOUND_LISTEN", "127.0.0.1:0"),

@@ -19,6 +19,10 @@ fn sources() -> Sources {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2"),
     ]));
+    let scope = weft_policy::scope::Scope {
+        trust_domain: config.trust_domain.clone(),
+        namespace: config.namespace.clone(),
+    };
     let discovery = DiscoveryConfig {
         services_file: None,
         namespace: config.namespace.clone(),
@@ -26,7 +30,7 @@ fn sources() -> Sources {
         dns: DnsSource::Servers(Vec::new()),
     };
     Sources {
-        policies: Policies::new(weft_policy::Policy::default(), "default"),
+        policies: Policies::new(scope, Vec::new()).unwrap(),
         telemetry: Telemetry::new(&config).0,
         discovery: Discovery::new(discovery).unwrap().0,
         identities: Identities::default(),

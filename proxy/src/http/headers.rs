@@ -19,6 +19,9 @@ pub(crate) const DRAINING: HeaderName = HeaderName::from_static("x-weft-draining
 /// A copy of a request whose answer nobody reads.
 pub(crate) const MIRRORED: HeaderName = HeaderName::from_static("x-weft-mirrored");
 
+/// Asked with `1`: the answer says what decided.
+pub(crate) const EXPLAIN: HeaderName = HeaderName::from_static("x-weft-explain");
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -43,7 +46,7 @@ const NOT_REMOVABLE: [&str; 12] = [
 pub(crate) static MARKS: [HeaderName; 2] = [UNPROCESSED, DRAINING];
 
 /// What only a proxy may say to a proxy.
-pub(crate) static OF_THE_MESH: [HeaderName; 3] = [REJECT, UNPROCESSED, DRAINING];
+pub(crate) static OF_THE_MESH: [HeaderName; 4] = [REJECT, UNPROCESSED, DRAINING, EXPLAIN];
 
 /// What an app or a caller may not say of who calls, or in the mesh's own words.
 static NOT_FROM_OUTSIDE: [HeaderName; 5] = [XFCC, CLIENT_ID, REJECT, UNPROCESSED, DRAINING];

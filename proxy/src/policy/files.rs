@@ -8,32 +8,42 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
-use tracing::info;
-use weft_policy::Policy;
+use weft_policy::downward::{self, DownwardError};
+use weft_policy::layer::{Layer, LayerKind};
 use weft_policy::problem::Problem;
 use weft_policy::scope::Scope;
 
 use crate::config::Config;
-use crate::policy::Policies;
+use crate::policy::{Policies, Source};
 use crate::watch::Watch;
 
 /// The files that this proxy's own policy is in.
 #[derive(Clone, Debug)]
 pub(crate) struct PolicyFiles {
     document: Option<PathBuf>,
-    scope: Scope,
+    annotations: Option<PathBuf>,
+    /// Whose annotations they are.
+    pod: String,
+    pub(crate) scope: Scope,
 }
 
 /// The texts, as they were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Texts {
     document: Option<String>,
+    annotations: Option<String>,
 }
 
 impl PolicyFiles {
     pub(crate) fn of(config: &Config) -> Self {
         Self {
             document: config.policy_file.clone(),
+            annotations: config.annotations_file.clone(),
+            pod: format!(
+                "{}/{}",
+                config.namespace,
+                config.pod_name.as_deref().unwrap_or("this pod")
+            ),
             scope: Scope {
                 trust_domain: config.trust_domain.clone(),
                 namespace: config.namespace.clone(),
@@ -49,11 +59,15 @@ impl PolicyFiles {
         cancel: CancellationToken,
     ) {
         let mut document = self.document.as_deref().map(Watch::new);
+        let mut annotations = self.annotations.as_deref().map(Watch::new);
         loop {
             match self.texts() {
                 Ok(texts) if texts == seen => {}
                 Ok(texts) => {
-                    self.take_in(&texts, &policies);
+                    match self.layers(&texts) {
+                        Ok(layers) => policies.take(Source::Files, layers),
+                        Err(error) => policies.refuse(error.problems()),
+                    }
                     seen = texts;
                 }
                 Err(error) => policies.refuse(vec![error.to_string()]),
@@ -62,17 +76,8 @@ impl PolicyFiles {
                 biased;
                 () = cancel.cancelled() => return,
                 () = changed(&mut document) => {}
+                () = changed(&mut annotations) => {}
             }
-        }
-    }
-
-    fn take_in(&self, texts: &Texts, policies: &Policies) {
-        match self.parse(texts) {
-            Ok(policy) => {
-                policies.replace(policy);
-                info!("policy loaded");
-            }
-            Err(error) => policies.refuse(error.problems()),
         }
     }
 
@@ -83,18 +88,33 @@ impl PolicyFiles {
     pub(crate) fn texts(&self) -> Result<Texts, FilesError> {
         Ok(Texts {
             document: self.document.as_deref().map(text).transpose()?,
+            annotations: self.annotations.as_deref().map(text).transpose()?,
         })
     }
 
-    /// Makes a policy of what the files say.
+    /// Makes layers of what the files say, the weaker first.
     ///
     /// # Errors
-    /// Everything that is wrong.
-    pub(crate) fn parse(&self, texts: &Texts) -> Result<Policy, FilesError> {
-        let Some(document) = &texts.document else {
-            return Ok(Policy::default());
-        };
-        Policy::parse(document, &self.scope).map_err(|problems| FilesError::Invalid { problems })
+    /// Everything that is wrong with one of them.
+    pub(crate) fn layers(&self, texts: &Texts) -> Result<Vec<Layer>, FilesError> {
+        let mut layers = Vec::new();
+        if let (Some(path), Some(text)) = (&self.document, &texts.document) {
+            let file = path.display().to_string();
+            let layer = Layer::from_document(LayerKind::File, file, text, &self.scope);
+            layers.push(layer.map_err(|problems| FilesError::invalid(path, problems))?);
+        }
+        if let (Some(path), Some(text)) = (&self.annotations, &texts.annotations) {
+            let read = downward::parse(text).map_err(|source| FilesError::Unread {
+                path: path.clone(),
+                source,
+            })?;
+            let read = read
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()));
+            let layer = Layer::from_annotations(LayerKind::Pod, &self.pod, read, &self.scope);
+            layers.push(layer.map_err(|problems| FilesError::invalid(path, problems))?);
+        }
+        Ok(layers)
     }
 }
 
@@ -126,16 +146,33 @@ fn text(path: &Path) -> Result<String, FilesError> {
 pub(crate) enum FilesError {
     #[error("{} cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{} problems: {}", problems.len(), listed(problems))]
-    Invalid { problems: Vec<Problem> },
+    #[error("{}: {source}", path.display())]
+    Unread {
+        path: PathBuf,
+        source: DownwardError,
+    },
+    #[error("{} problems in {}: {}", problems.len(), path.display(), listed(problems))]
+    Invalid {
+        path: PathBuf,
+        problems: Vec<Problem>,
+    },
+    #[error("{} problems in the policy as a whole: {}", problems.len(), listed(problems))]
+    Whole { problems: Vec<Problem> },
 }
 
 impl FilesError {
+    fn invalid(path: &Path, problems: Vec<Problem>) -> Self {
+        let path = path.into();
+        Self::Invalid { path, problems }
+    }
+
     /// One line a problem.
     fn problems(&self) -> Vec<String> {
         match self {
-            Self::Unreadable { .. } => vec![self.to_string()],
-            Self::Invalid { problems } => problems.iter().map(Problem::to_string).collect(),
+            Self::Unreadable { .. } | Self::Unread { .. } => vec![self.to_string()],
+            Self::Invalid { problems, .. } | Self::Whole { problems } => {
+                problems.iter().map(Problem::to_string).collect()
+            }
         }
     }
 }
