@@ -83,6 +83,7 @@ pub struct Config {
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) access_log: AccessLogMode,
+    pub(crate) gateway_metrics: bool,
     pub(crate) trace_sample: Sampling,
     pub(crate) otel: Otel,
 }
@@ -169,6 +170,7 @@ impl Config {
             log: env.or("WEFT_LOG", "info", FILTER),
             log_format: env.choice("WEFT_LOG_FORMAT", "json", LogFormat::CHOICES),
             access_log: env.choice("WEFT_ACCESS_LOG", "errors", AccessLogMode::CHOICES),
+            gateway_metrics: env.choice("WEFT_GATEWAY_METRICS", "off", &[("off", false), ("on", true)]),
             trust_domain, namespace, service_account, workload, pod_name, version_label, trace_sample, otel,
         };
         env.refuse_both("WEFT_CA_ADDRESS", "WEFT_IDENTITY_DIR", "an identity has one source: remove one of the two");
