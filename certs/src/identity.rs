@@ -50,10 +50,23 @@ impl Identity {
     /// # Errors
     /// If the TLS library refuses the configuration.
     pub fn server_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, CertError> {
+        self.server(Verifier::of_clients(Arc::clone(&self.trust)), alpn)
+    }
+
+    /// The same, but a client may also show no certificate, to prove with each request who it is.
+    ///
+    /// # Errors
+    /// If the TLS library refuses the configuration.
+    pub fn api_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, CertError> {
+        let trust = Arc::clone(&self.trust);
+        self.server(Verifier::of_clients_or_nobody(trust), alpn)
+    }
+
+    fn server(&self, clients: Verifier, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, CertError> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(CertError::Tls)?
-            .with_client_cert_verifier(Arc::new(Verifier::of_clients(Arc::clone(&self.trust))))
+            .with_client_cert_verifier(Arc::new(clients))
             .with_cert_resolver(self.leaf.resolver());
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.ticketer = Arc::clone(&self.tickets);

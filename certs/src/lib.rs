@@ -5,6 +5,7 @@
 //! Nothing here sees the traffic of a pod.
 
 pub mod app;
+pub mod authority;
 pub mod bundle;
 pub mod ca;
 pub mod config;

@@ -222,6 +222,8 @@ pub(crate) struct Verifier {
 enum Expected {
     /// Any client in a trust domain we know; what it may do is decided later.
     Client,
+    /// The same, or one that shows nothing and proves who it is in another way.
+    ClientOrNobody,
     /// The one server that was called.
     Server(SpiffeId),
 }
@@ -231,6 +233,13 @@ impl Verifier {
         Self {
             trust,
             peer: Expected::Client,
+        }
+    }
+
+    pub(crate) fn of_clients_or_nobody(trust: Arc<TrustBundles>) -> Self {
+        Self {
+            trust,
+            peer: Expected::ClientOrNobody,
         }
     }
 
@@ -258,7 +267,7 @@ impl Verifier {
                 got: svid.id,
                 want: want.clone(),
             }),
-            Expected::Server(_) | Expected::Client => Ok(()),
+            Expected::Server(_) | Expected::Client | Expected::ClientOrNobody => Ok(()),
         }
     }
 
@@ -275,7 +284,7 @@ impl Verifier {
             return Err(VerifyError::UnknownTrustDomain { id });
         };
         let usage = match &self.peer {
-            Expected::Client => KeyUsage::client_auth(),
+            Expected::Client | Expected::ClientOrNobody => KeyUsage::client_auth(),
             Expected::Server(_) => KeyUsage::server_auth(),
         };
         match bundle.verify(leaf, intermediates, now, usage) {
@@ -349,6 +358,10 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        !matches!(self.peer, Expected::ClientOrNobody)
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // No hints: every proxy has one leaf only, so there is nothing for it to choose.
         &[]

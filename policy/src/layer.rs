@@ -34,18 +34,21 @@ pub enum LayerKind {
     Pod,
     /// Annotations of the Service: only keys of the callers' side.
     Service,
+    /// HTTPRoutes and GRPCRoutes of the Service.
+    Route,
     /// `to.<service>` in the caller's own policy.
     Caller,
 }
 
 impl LayerKind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Mesh,
         Self::Namespace,
         Self::Workload,
         Self::File,
         Self::Pod,
         Self::Service,
+        Self::Route,
         Self::Caller,
     ];
 
@@ -59,6 +62,7 @@ impl LayerKind {
             Self::File => "file",
             Self::Pod => "pod",
             Self::Service => "service",
+            Self::Route => "route",
             Self::Caller => "caller",
         }
     }

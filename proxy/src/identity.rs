@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use weft_certs::authority::Authority;
 use weft_certs::identity::Identity;
 use weft_certs::leaf::{Leaf, renewal_delay};
 use weft_policy::spiffe::SpiffeId;
@@ -21,10 +22,8 @@ use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::watch::Watch;
 
-pub(crate) mod authority;
 pub(crate) mod files;
 
-use crate::identity::authority::Authority;
 use crate::identity::files::{Files, FilesError};
 
 /// Where an identity comes from.

@@ -9,12 +9,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use weft_certs::app::{self, Bound};
+use weft_certs::authority::{Authority, RequestError};
 use weft_certs::ca::Issuer;
 use weft_certs::config::Config;
 use weft_certs::token::mint::TokenIssuer;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
-use super::authority::{Authority, RequestError};
 use super::{Identities, Source, chain};
 
 const ISSUER: &str = "https://tokens.test";

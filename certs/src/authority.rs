@@ -17,26 +17,27 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use weft_api::istio_ca::IstioCertificateRequest;
 use weft_api::istio_ca::istio_certificate_service_client::IstioCertificateServiceClient;
-use weft_certs::bundle::{Bundle, TrustBundles};
-use weft_certs::csr::Request;
-use weft_certs::error::CertError;
-use weft_certs::identity::Identity;
-use weft_certs::web;
 use weft_policy::spiffe::SpiffeId;
 
+use crate::bundle::{Bundle, TrustBundles};
+use crate::csr::Request;
+use crate::error::CertError;
+use crate::identity::Identity;
+use crate::web;
+
 /// How to ask an authority.
-#[derive(Debug)]
-pub(crate) struct Authority {
+#[derive(Clone, Debug)]
+pub struct Authority {
     /// `https://host:port`.
-    pub(crate) address: Uri,
+    pub address: Uri,
     /// PEM file with the roots of its TLS certificate.
-    pub(crate) roots: PathBuf,
+    pub roots: PathBuf,
     /// A name it may show beside the host of the address.
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// Holds the token that proves who we are.
-    pub(crate) token_file: PathBuf,
+    pub token_file: PathBuf,
     /// The lifetime to ask for; rounded up to whole seconds, at least one, as istio-csr takes none for nothing.
-    pub(crate) lifetime: Duration,
+    pub lifetime: Duration,
 }
 
 impl Authority {
@@ -44,7 +45,7 @@ impl Authority {
     ///
     /// # Errors
     /// Says at which step it failed; nothing is kept of a failed request.
-    pub(crate) async fn request(&self, id: &SpiffeId) -> Result<Identity, RequestError> {
+    pub async fn request(&self, id: &SpiffeId) -> Result<Identity, RequestError> {
         let request = Request::new(id).map_err(RequestError::Key)?;
         let token = read_token(&self.token_file)?;
         let chain = tokio::time::timeout(TIME_LIMIT, self.call(request.pem(), token)).await;
@@ -163,29 +164,59 @@ fn read(path: &Path) -> Result<String, RequestError> {
 
 /// Why an authority gave no identity.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RequestError {
+pub enum RequestError {
+    /// No randomness.
     #[error("cannot make a key")]
     Key(#[source] CertError),
+    /// A file is missing.
     #[error("cannot read {path}")]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An empty token file.
     #[error("{path} holds no token")]
-    Token { path: PathBuf },
+    Token {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// No roots in their file.
     #[error("{path} holds no roots for the authority's certificate")]
-    Roots { path: PathBuf, source: CertError },
+    Roots {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: CertError,
+    },
+    /// No host in the address.
     #[error("the authority's address has no usable host")]
     Address,
+    /// Nobody there, or nobody to trust.
     #[error("cannot connect to the authority")]
     Connect(#[source] io::Error),
+    /// Too slow.
     #[error("no answer of the authority within {TIME_LIMIT:?}")]
     Timeout,
+    /// Who we are or what we ask is not accepted.
     #[error("the authority refused")]
     Refused(#[source] Box<tonic::Status>),
+    /// Less than a leaf and roots.
     #[error("the authority's answer is not a leaf and roots")]
     ShortAnswer,
+    /// A leaf or roots that are none.
     #[error("the authority's answer cannot be used")]
     Answer(#[source] CertError),
+    /// A leaf of somebody else.
     #[error("the authority made us {got}, we are {want}")]
-    WrongIdentity { got: SpiffeId, want: SpiffeId },
+    WrongIdentity {
+        /// Whose leaf it is.
+        got: SpiffeId,
+        /// Who we are.
+        want: SpiffeId,
+    },
+    /// A leaf of other roots.
     #[error("the authority's leaf does not chain to its roots")]
     OtherRoots,
 }
