@@ -12,7 +12,7 @@ use weft_policy::spiffe::{SpiffeId, TrustDomain};
 use self::env::{ConfigErrors, EnvReader};
 use self::kind::{
     ADDRESS, ADDRESSES, COUNT, DURATION, DURATION_OR_ZERO, FILTER, HEADER_BYTES, HTTPS_URL,
-    INBOUND_PORTS, NAME, PATH, PORTS, STREAMS, TRUST_DOMAIN, WORKERS,
+    INBOUND_PORTS, NAME, PATH, PORTS, SPIFFE_ID, STREAMS, TRUST_DOMAIN, WORKERS,
 };
 use self::otel::Otel;
 use self::sampling::Sampling;
@@ -65,6 +65,10 @@ pub struct Config {
     pub(crate) cert_ttl: Duration,
     pub(crate) identity_dir: Option<PathBuf>,
 
+    pub(crate) discovery_address: Option<String>,
+    pub(crate) discovery_identity: SpiffeId,
+    pub(crate) state_dir: Option<PathBuf>,
+
     pub(crate) connect_timeout: Duration,
     pub(crate) detect_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
@@ -83,7 +87,6 @@ pub struct Config {
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) access_log: AccessLogMode,
-    pub(crate) gateway_metrics: bool,
     pub(crate) trace_sample: Sampling,
     pub(crate) otel: Otel,
 }
@@ -152,6 +155,10 @@ impl Config {
             cert_ttl: env.or("WEFT_CERT_TTL", "24h", DURATION),
             identity_dir: env.optional("WEFT_IDENTITY_DIR", PATH),
 
+            discovery_address: env.optional("WEFT_DISCOVERY_ADDRESS", HTTPS_URL),
+            discovery_identity: env.or_else("WEFT_DISCOVERY_IDENTITY", "weft-discovery in weft-system", SPIFFE_ID, || discovery(&trust_domain)),
+            state_dir: env.optional("WEFT_STATE_DIR", PATH),
+
             connect_timeout: env.or("WEFT_CONNECT_TIMEOUT", "1s", DURATION),
             detect_timeout: env.or("WEFT_DETECT_TIMEOUT", "300ms", DURATION),
             handshake_timeout: env.or("WEFT_HANDSHAKE_TIMEOUT", "10s", DURATION),
@@ -170,9 +177,11 @@ impl Config {
             log: env.or("WEFT_LOG", "info", FILTER),
             log_format: env.choice("WEFT_LOG_FORMAT", "json", LogFormat::CHOICES),
             access_log: env.choice("WEFT_ACCESS_LOG", "errors", AccessLogMode::CHOICES),
-            gateway_metrics: env.choice("WEFT_GATEWAY_METRICS", "off", &[("off", false), ("on", true)]),
             trust_domain, namespace, service_account, workload, pod_name, version_label, trace_sample, otel,
         };
+        if config.discovery_address.is_some() && config.ca_address.is_none() && config.identity_dir.is_none() {
+            env.mistake("WEFT_DISCOVERY_ADDRESS", "needs an identity to show there", "set WEFT_CA_ADDRESS or WEFT_IDENTITY_DIR");
+        }
         env.refuse_both("WEFT_CA_ADDRESS", "WEFT_IDENTITY_DIR", "an identity has one source: remove one of the two");
         config
     }
@@ -225,6 +234,12 @@ impl AccessLogMode {
         ("errors", Self::Errors),
         ("all", Self::All),
     ];
+}
+
+/// Who discovery is where nothing else is said.
+fn discovery(trust_domain: &TrustDomain) -> SpiffeId {
+    let id = SpiffeId::workload(trust_domain, "weft-system", "weft-discovery");
+    id.expect("these names make an identity in every trust domain")
 }
 
 /// The identity of the three names; where they make none, the mistake is noted and a placeholder stands in until `finish`.

@@ -14,6 +14,8 @@ use crate::admin::ready::Readiness;
 use crate::admin::{self, Addresses, Sources};
 use crate::app;
 use crate::config::Config;
+use crate::discovery::ads::AdsConfig;
+use crate::discovery::ads::link::Remote;
 use crate::discovery::dns::DnsSource;
 use crate::discovery::{Discovery, DiscoveryConfig, Supply};
 use crate::drain::Drain;
@@ -47,18 +49,19 @@ pub(crate) fn start(
     open: &Arc<AtomicUsize>,
     ended: &CancellationToken,
 ) -> anyhow::Result<Control> {
+    let source = Source::of(config).context("read WEFT_CA_ADDRESS")?;
+    let (identities, identity) =
+        Identities::new(source, config.spiffe_id.clone()).context("read the identity")?;
+    let files = PolicyFiles::of(config);
+    let (policies, texts) = read_policy(&files).context("read the policy")?;
     let discovery = DiscoveryConfig {
         services_file: config.services_file.clone(),
         namespace: config.namespace.clone(),
         zone: config.zone.clone(),
         dns: DnsSource::System,
+        ads: ads(config, &identities, &policies),
     };
     let (discovery, supply) = Discovery::new(discovery).context("read the services file")?;
-    let files = PolicyFiles::of(config);
-    let (policies, texts) = read_policy(&files).context("read the policy")?;
-    let source = Source::of(config).context("read WEFT_CA_ADDRESS")?;
-    let (identities, identity) =
-        Identities::new(source, config.spiffe_id.clone()).context("read the identity")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,6 +107,23 @@ pub(crate) fn start(
         telemetry,
         policies,
         admin,
+    })
+}
+
+/// How to reach the control plane, if there is one.
+fn ads(config: &Config, identities: &Identities, policies: &Policies) -> Option<AdsConfig> {
+    Some(AdsConfig {
+        remote: Remote {
+            address: config.discovery_address.as_ref()?.parse().ok()?,
+            identity: config.discovery_identity.clone(),
+        },
+        identities: identities.clone(),
+        policies: policies.clone(),
+        namespace: config.namespace.clone(),
+        pod: config.pod_name.clone(),
+        trust_domain: config.trust_domain.clone(),
+        zone: config.zone.clone(),
+        state: config.state_dir.clone(),
     })
 }
 

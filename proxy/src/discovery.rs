@@ -1,14 +1,15 @@
-//! Supplies services and their endpoints: from the services file, and from DNS for names that it does not have.
+//! Supplies services and their endpoints: from the services file, from the control plane, and from DNS for names that
+//! neither has.
 //!
 //! Workers read snapshots and never wait for a lock. All that takes time (watching the file, asking DNS) is done by
 //! [`Supply`] on the control thread; a worker that needs a name nobody asked for yet waits for its answer.
 //! `balance` chooses among the endpoints; how a connection to one is made is not known here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -16,18 +17,22 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::ads::{Ads, AdsConfig, Answer, Wanted};
 use self::cache::{Cache, Question, Resolved, Waiting};
 use self::directory::Directory;
 use self::dns::DnsSource;
 use self::endpoint::{Endpoints, Member};
 use self::file::{FileError, ServicesFile};
+use self::mesh::{Behind, Mesh};
 use self::name::{Key, NameError, address_literal};
 
+pub(crate) mod ads;
 mod cache;
 mod directory;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod file;
+mod mesh;
 pub(crate) mod name;
 
 /// Where services come from.
@@ -40,6 +45,8 @@ pub(crate) struct DiscoveryConfig {
     /// Where the proxy runs, if that is known.
     pub(crate) zone: Option<String>,
     pub(crate) dns: DnsSource,
+    /// The control plane, if there is one.
+    pub(crate) ads: Option<AdsConfig>,
 }
 
 /// The workers' view of discovery; clones share it.
@@ -47,11 +54,16 @@ pub(crate) struct DiscoveryConfig {
 pub(crate) struct Discovery {
     shared: Arc<Shared>,
     questions: mpsc::Sender<Question>,
+    /// To the control plane, if there is one.
+    mesh: Option<mpsc::Sender<ads::Question>>,
+    /// That of names without one.
+    namespace: Arc<str>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     directory: ArcSwap<Directory>,
+    mesh: ArcSwap<Mesh>,
     resolved: ArcSwap<Resolved>,
     metrics: DiscoveryMetrics,
 }
@@ -83,13 +95,25 @@ impl Discovery {
                 .store(Arc::new(empty.updated(services, &config.namespace)));
         }
         let (questions, asked) = mpsc::channel(MAX_QUESTIONS);
+        shared
+            .mesh
+            .store(Arc::new(Mesh::in_zone(config.zone.as_deref())));
+        let (mesh, mesh_asked) = mpsc::channel(MAX_QUESTIONS);
+        let mesh = config.ads.is_some().then_some(mesh);
         let supply = Supply {
             shared: Arc::clone(&shared),
             file,
             asked,
             dns: config.dns,
+            ads: config.ads.map(|ads| (ads, mesh_asked)),
         };
-        Ok((Self { shared, questions }, supply))
+        let discovery = Self {
+            shared,
+            questions,
+            mesh,
+            namespace: config.namespace.into(),
+        };
+        Ok((discovery, supply))
     }
 
     /// The service that Host, `:authority` or a CONNECT target names; a port that they leave out is the caller's to add.
@@ -109,10 +133,52 @@ impl Discovery {
                 source,
             })?,
         };
+        if let Some(service) = self.in_mesh(host, port).await {
+            return Ok(service);
+        }
         let host = Arc::clone(&name.host);
         match timeout(MAX_WAIT, self.ask(name)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(LookupError::TooSlow { host }),
+        }
+    }
+
+    /// The service of that name in the control plane.
+    async fn in_mesh(&self, host: &str, port: u16) -> Option<Arc<Service>> {
+        let ads = self.mesh.as_ref()?;
+        let wanted = match address_literal(host) {
+            Some(ip) => Wanted::Address((ip, port).into()),
+            None => Wanted::Service(resource(host, port, &self.namespace)?),
+        };
+        let _whatever = ask_mesh(ads, wanted).await;
+        self.known(host, port)
+    }
+
+    /// The service behind the address that an app connected to; `None` is outside the mesh.
+    ///
+    /// What was never asked for is asked for, which takes a moment.
+    ///
+    /// # Errors
+    /// The control plane is away, and the address is one that could belong to the mesh.
+    pub(crate) async fn at(
+        &self,
+        address: SocketAddr,
+    ) -> Result<Option<Arc<Service>>, LookupError> {
+        if let Some(service) = self.by_address(address) {
+            return Ok(Some(service));
+        }
+        let Some(ads) = self.mesh.as_ref().filter(|_| may_be_asked(address.ip())) else {
+            return Ok(None);
+        };
+        if let Behind::Nobody = self.shared.mesh.load().behind(address) {
+            return Ok(None);
+        }
+        match Box::pin(ask_mesh(ads, Wanted::Address(address))).await {
+            Answer::Known => Ok(self.by_address(address)),
+            Answer::Away | Answer::Overloaded if may_be_ours(address.ip()) => {
+                Err(LookupError::Away { address })
+            }
+            Answer::Away | Answer::Overloaded => Ok(None),
         }
     }
 
@@ -131,7 +197,9 @@ impl Discovery {
     /// Like [`by_name`](Self::by_name), but only what is known without waiting.
     pub(crate) fn known(&self, host: &str, port: u16) -> Option<Arc<Service>> {
         let key = Key::new(host, port)?;
-        self.shared.directory.load().by_key(&key).or_else(|| {
+        let declared = self.shared.directory.load().by_key(&key);
+        let declared = declared.or_else(|| self.shared.mesh.load().by_key(&key));
+        declared.or_else(|| {
             let of_address =
                 address_literal(host).and_then(|ip| self.by_address((ip, port).into()));
             of_address.or_else(|| self.shared.resolved.load().get(&key))
@@ -141,12 +209,17 @@ impl Discovery {
     /// The service whose address the caller connected to: one of its `addresses`, or an endpoint of it, which then is the
     /// only one. `None` is outside the mesh.
     pub(crate) fn by_address(&self, address: SocketAddr) -> Option<Arc<Service>> {
-        self.shared.directory.load().by_address(address)
+        let declared = self.shared.directory.load().by_address(address);
+        declared.or_else(|| match self.shared.mesh.load().behind(address) {
+            Behind::Service(service) => Some(service),
+            Behind::Nobody | Behind::Unasked => None,
+        })
     }
 
     /// All services that are known now, for the operator to see.
     pub(crate) fn services(&self) -> Vec<Arc<Service>> {
         let mut services = self.shared.directory.load().services().to_vec();
+        services.extend(self.shared.mesh.load().services().iter().cloned());
         services.extend(self.shared.resolved.load().services());
         services
     }
@@ -163,17 +236,28 @@ pub(crate) struct Supply {
     file: Option<ServicesFile>,
     asked: mpsc::Receiver<Question>,
     dns: DnsSource,
+    ads: Option<(AdsConfig, mpsc::Receiver<ads::Question>)>,
 }
 
 impl Supply {
-    /// Follows the services file and answers questions for names, until `cancel`.
+    /// Follows the services file and the control plane and answers questions for names, until `cancel`.
     pub(crate) async fn run(self, cancel: CancellationToken) {
         let Self {
             shared,
             file,
             asked,
             dns,
+            ads,
         } = self;
+        let ads = async {
+            match ads {
+                Some((config, asked)) => {
+                    let ads = Ads::new(config, Arc::clone(&shared), asked);
+                    Box::pin(ads.run()).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
         let follow = async {
             match file {
                 Some(file) => file.follow(&shared).await,
@@ -185,6 +269,7 @@ impl Supply {
             biased;
             () = cancel.cancelled() => {}
             () = follow => {}
+            () = ads => {}
             () = answer => {}
         }
     }
@@ -200,6 +285,10 @@ pub(crate) struct Service {
     pub(crate) in_mesh: bool,
     /// Turns that were taken, for those who take turns.
     pub(crate) turns: AtomicU64,
+    /// One endpoint that was called by its own address: nothing may lead elsewhere.
+    pub(crate) alone: bool,
+    /// Since the control plane's part of it last looked.
+    used: AtomicBool,
     endpoints: ArcSwap<Endpoints>,
 }
 
@@ -214,6 +303,8 @@ impl Service {
             protocol,
             in_mesh: true,
             turns: AtomicU64::new(0),
+            alone: false,
+            used: AtomicBool::new(true),
             endpoints: ArcSwap::from_pointee(endpoints),
         }
     }
@@ -233,11 +324,12 @@ impl Service {
 
     /// The service as if `member` were all of it.
     fn with_only(&self, member: &Member) -> Self {
-        Self::new(
-            Arc::clone(&self.name),
-            self.protocol,
-            Endpoints::new(vec![member.clone()]),
-        )
+        let only = Endpoints::new(vec![member.clone()]);
+        Self {
+            alone: true,
+            used: AtomicBool::new(false),
+            ..Self::new(Arc::clone(&self.name), self.protocol, only)
+        }
     }
 
     /// Replaces the endpoints; those that are gone from the service are retired by the caller.
@@ -309,6 +401,8 @@ pub(crate) enum LookupError {
     TooSlow { host: Arc<str> },
     #[error("too many names are being looked up to start with {host}")]
     Overloaded { host: Arc<str> },
+    #[error("the control plane is away and never said who is at {address}")]
+    Away { address: SocketAddr },
     #[error("discovery has stopped")]
     Stopped,
 }
@@ -321,9 +415,39 @@ pub(crate) struct DiscoveryMetrics {
     dns_lookups: AtomicU64,
     dns_failures: AtomicU64,
     resolved_names: AtomicU64,
+    mesh_updates: AtomicU64,
+    mesh_rejected: AtomicU64,
+    mesh_connected: AtomicBool,
 }
 
 impl DiscoveryMetrics {
+    fn count_mesh_update(&self) {
+        self.mesh_updates.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_mesh_rejected(&self) {
+        self.mesh_rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn set_mesh_connected(&self, connected: bool) {
+        self.mesh_connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Updates from the control plane that took effect.
+    pub(crate) fn mesh_updates(&self) -> u64 {
+        self.mesh_updates.load(Ordering::Relaxed)
+    }
+
+    /// Updates from the control plane that could not be read.
+    pub(crate) fn mesh_rejected(&self) -> u64 {
+        self.mesh_rejected.load(Ordering::Relaxed)
+    }
+
+    /// 1 while the control plane is connected (a gauge).
+    pub(crate) fn mesh_connected(&self) -> u64 {
+        u64::from(self.mesh_connected.load(Ordering::Relaxed))
+    }
+
     /// Updates of the services file that took effect.
     pub(crate) fn file_updates(&self) -> u64 {
         self.file_updates.load(Ordering::Relaxed)
@@ -349,6 +473,42 @@ impl DiscoveryMetrics {
         self.resolved_names.load(Ordering::Relaxed)
     }
 }
+
+async fn ask_mesh(ads: &mpsc::Sender<ads::Question>, wanted: Wanted) -> Answer {
+    let (answer, answered) = oneshot::channel();
+    let asked = async {
+        ads.send(ads::Question { wanted, answer }).await.ok()?;
+        answered.await.ok()
+    };
+    let answer = timeout(MAX_MESH_WAIT, asked).await;
+    answer.ok().flatten().unwrap_or(Answer::Away)
+}
+
+/// The name of a service in the control plane, if `host` can be one of the cluster.
+fn resource(host: &str, port: u16, namespace: &str) -> Option<String> {
+    let name = ServiceName::declared(host, port, namespace).ok()?;
+    (&*name.namespace != name::UNKNOWN).then(|| format!("{}/{}", name.namespace, name.host))
+}
+
+/// What never belongs to a mesh is never asked for.
+fn may_be_asked(ip: IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
+}
+
+/// Whether a cluster may have given out `ip`: where nobody can say, plain text must not go there. RFC 1918, RFC 6598, RFC 4193.
+fn may_be_ours(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_private() || (ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
+}
+
+/// Longest time that a caller waits for the control plane.
+const MAX_MESH_WAIT: Duration = Duration::from_secs(3);
 
 /// Longest time that a caller waits for a name.
 const MAX_WAIT: Duration = Duration::from_secs(5);

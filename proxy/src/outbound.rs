@@ -221,7 +221,15 @@ impl Outbound {
                 .refused(Direction::Outbound, "not_http");
             return None;
         };
-        let route = self.route_address(address);
+        let route = match self.route_address(address).await {
+            Ok(route) => route,
+            Err(reject) => {
+                let metrics = self.cx.worker.telemetry.metrics();
+                metrics.refused(Direction::Outbound, reject.label());
+                io::reset(&io);
+                return None;
+            }
+        };
         let io = self.may_leave(io, protocol, &route).await?;
         let destination = route.facts(None);
         // A copy, for the connection must not hold the policy of its first moment.
@@ -272,10 +280,14 @@ impl Outbound {
         }
     }
 
-    fn route_address(&self, address: SocketAddr) -> Route {
-        match self.cx.worker.discovery.by_address(address) {
-            Some(service) => Route::Service(service),
-            None => Route::Outside(address),
+    async fn route_address(&self, address: SocketAddr) -> Result<Route, Reject> {
+        match self.cx.worker.discovery.at(address).await {
+            Ok(Some(service)) => Ok(Route::Service(service)),
+            Ok(None) => Ok(Route::Outside(address)),
+            Err(error) => {
+                debug!(%error, "nobody knows who is there");
+                Err(Reject::DiscoveryAway)
+            }
         }
     }
 
@@ -368,7 +380,7 @@ impl Outbound {
         self.add_host(&mut request);
         filter::outbound(&self.cx, &policy, &mut request, exchange.passed())?;
         let (called, own) = (route.port(), route.calls(&policy));
-        let mut way = match &own.routes {
+        let mut way = match own.routes.as_ref().filter(|_| !route.is_alone()) {
             None => Way::default(),
             Some(table) => Box::pin(table.take(&self.cx, called, &mut request, exchange)).await?,
         };
@@ -412,7 +424,7 @@ impl Outbound {
     /// The service a request is for.
     async fn route(&self, request: &Request<Body>) -> Result<Route, Reject> {
         if let Some(OrigDst(address)) = self.original {
-            return Ok(self.route_address(address));
+            return self.route_address(address).await;
         }
         let called = request.headers().get(HOST);
         let now = Instant::now();
@@ -601,6 +613,11 @@ impl Route {
                 egress::check_address(egress, *address, egress::name_in(request.headers()))
             }
         }
+    }
+
+    /// One endpoint that was called by its own address: routes are of services.
+    fn is_alone(&self) -> bool {
+        matches!(self, Self::Service(service) if service.alone)
     }
 
     /// The port that was called.

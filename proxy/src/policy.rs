@@ -5,21 +5,26 @@
 
 pub(crate) mod calls;
 pub(crate) mod files;
+pub(crate) mod mesh;
 pub(crate) mod named;
 pub(crate) mod ports;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tracing::{info, warn};
-use weft_policy::Policy;
 use weft_policy::layer::{Effective, Layer, LayerKind, Value};
 use weft_policy::problem::Problem;
+use weft_policy::route::ServiceRef;
 use weft_policy::scope::Scope;
+use weft_policy::{Calls, Policy};
 
 use self::calls::CallPolicy;
+use self::mesh::{Mesh, Told};
 use self::named::Named;
 use self::ports::Declared;
 use crate::cx::Cx;
@@ -63,6 +68,7 @@ pub(crate) enum Source {
 #[derive(Default)]
 struct Said {
     files: Vec<Layer>,
+    mesh: Mesh,
 }
 
 /// One policy, ready to run.
@@ -89,13 +95,24 @@ pub(crate) struct Kept {
     pub(crate) calls: calls::Kept,
 }
 
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policies")
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Policies {
     /// Begins with what the `files` say of the workload that `scope` is.
     ///
     /// # Errors
     /// All that is wrong with them as a whole.
     pub(crate) fn new(scope: Scope, files: Vec<Layer>) -> Result<Self, Vec<Problem>> {
-        let said = Said { files };
+        let said = Said {
+            files,
+            mesh: Mesh::default(),
+        };
         let kept = Kept::default();
         let active = Active::new(said.merged(&scope)?, 1, &scope.namespace, &kept);
         Ok(Self(Arc::new(Shared {
@@ -168,13 +185,30 @@ impl Policies {
         match source {
             Source::Files => said.files = layers,
         }
-        match said.merged(&shared.scope) {
+        self.merge(&said);
+    }
+
+    /// Takes what the control plane says now.
+    pub(crate) fn take_told(&self, told: Told) {
+        let shared = &self.0;
+        let mut said = shared.said.lock();
+        let Some(problems) = said.mesh.take(told, &shared.scope) else {
+            return;
+        };
+        self.merge(&said);
+        if !problems.is_empty() {
+            self.refuse(problems);
+        }
+    }
+
+    fn merge(&self, said: &Said) {
+        match said.merged(&self.0.scope) {
             Ok(effective) => self.act(effective),
             Err(problems) => self.refuse(problems.iter().map(Problem::to_string).collect()),
         }
     }
 
-    fn act(&self, effective: Effective) {
+    fn act(&self, effective: Merged) {
         let shared = &self.0;
         let version = self.version() + 1;
         let next = Active::new(effective, version, &shared.scope.namespace, &shared.kept);
@@ -220,28 +254,42 @@ impl Policies {
     }
 }
 
+/// All layers of all sources.
+struct Merged {
+    effective: Effective,
+    /// How services are called.
+    to: BTreeMap<ServiceRef, Calls>,
+}
+
 impl Said {
-    fn merged(&self, scope: &Scope) -> Result<Effective, Vec<Problem>> {
-        Effective::merge(&self.files, scope)
+    fn merged(&self, scope: &Scope) -> Result<Merged, Vec<Problem>> {
+        let layers = self.mesh.under.iter().chain(&self.files);
+        let layers: Vec<Layer> = layers.cloned().collect();
+        let effective = Effective::merge(&layers, scope)?;
+        Ok(Merged {
+            to: self.mesh.calls(&effective.policy, &layers, scope),
+            effective,
+        })
     }
 }
 
 impl Active {
-    fn new(effective: Effective, version: u64, namespace: &str, kept: &Kept) -> Self {
+    fn new(merged: Merged, version: u64, namespace: &str, kept: &Kept) -> Self {
+        let Merged { effective, to } = merged;
         let Effective {
             policy,
             values,
             problems: overruled,
         } = effective;
         let inbound = filter::Inbound::new(&policy, &kept.filters);
-        let default = weft_policy::Calls::default();
+        let default = Calls::default();
         Self {
             version,
             values,
             overruled,
             inbound,
             default: CallPolicy::new(default, None, namespace, &kept.calls),
-            to: Named::new(&policy.to, namespace, &kept.calls),
+            to: Named::new(&to, namespace, &kept.calls),
             policy,
         }
     }

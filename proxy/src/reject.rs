@@ -24,6 +24,8 @@ pub(crate) enum Reject {
     BodyTimeout,
     /// In explicit mode: the name is in no file and not in DNS.
     UnknownService,
+    /// The control plane is away, and never said whether the address is in the mesh.
+    DiscoveryAway,
     /// A route leads to a service that nobody knows.
     UnknownDestination,
     /// A route makes a path of the request that has no single reading.
@@ -138,6 +140,7 @@ impl Reject {
             Self::Overloaded => (NOT_NOW, UNAVAILABLE, "overloaded", "too many requests are in flight"),
             Self::FaultAbort { status, grpc } => (status, grpc, "fault_abort", "aborted by the fault policy"),
             Self::UnknownService => (StatusCode::NOT_FOUND, UNAVAILABLE, "unknown_service", "no service of that name and port is known, and DNS knows none either"),
+            Self::DiscoveryAway => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "discovery_away", "the control plane is away and never said who is at this address"),
             Self::UnknownDestination => (NOT_NOW, UNAVAILABLE, "unknown_destination", "a route leads to a service that is not known"),
             Self::Rewrite => (StatusCode::BAD_REQUEST, INTERNAL, "rewrite", "a route makes a path of this request that has no single reading"),
             Self::EgressDenied => (StatusCode::FORBIDDEN, PERMISSION_DENIED, "egress_denied", "policy does not let this app call hosts outside the mesh, or not this one"),
@@ -297,7 +300,7 @@ mod tests {
         let malformed = every!(Malformed: BareLf ObsFold RequestLine StatusLine Header HeaderTooLarge
             TooManyHeaders TargetTooLong Version MethodCase Target Path HostMissing HostSeveral HostInvalid
             TeAndCl TransferEncoding TeInHttp10 ContentLength Chunk Trailer BytesBeforeUpgrade UpgradeWithBody);
-        let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService UnknownDestination Rewrite EgressDenied Loop NoApp NoEndpoint AppGone
+        let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService DiscoveryAway UnknownDestination Rewrite EgressDenied Loop NoApp NoEndpoint AppGone
             NoIdentity PoolFull Connect ConnectTimeout Handshake WrongIdentity UpstreamReset UpstreamCancelled
             UpstreamClosed UpstreamMalformed Deadline BodyTooLarge RateLimited Overloaded Plaintext JwtMissing JwtSeveral
             JwtNoKeys AuthzDenied AuthzNotAllowed AuthzUnreadable,

@@ -59,16 +59,12 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     /// Makes what workers write to, and what sends spans if there is a collector: run that on the control thread.
     pub(crate) fn new(config: &Config) -> (Self, Option<Export>) {
-        let own = Own {
+        let metrics = Metrics::new(Own {
             workload: config.workload.clone(),
             namespace: config.namespace.clone(),
             principal: config.spiffe_id.clone(),
             version: config.version_label.clone(),
-        };
-        let metrics = match config.gateway_metrics {
-            true => Metrics::of_gateway(own),
-            false => Metrics::new(own),
-        };
+        });
         let live = Live::of(config);
         let (spans, export) = Spans::new(&config.otel, &metrics, live.clone());
         let dropped = metrics.number(table::LOG_DROPPED.at(&[]));

@@ -14,6 +14,7 @@ mod authn;
 mod authz;
 mod balance;
 mod concurrency;
+mod discovery;
 mod dns;
 mod drain;
 mod fault;

@@ -10,6 +10,7 @@ pub mod app;
 pub mod authority;
 pub mod ca;
 pub mod client;
+pub mod discovery;
 pub mod eventually;
 pub mod http2_app;
 pub mod jaeger;

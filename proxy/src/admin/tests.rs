@@ -28,6 +28,7 @@ fn sources() -> Sources {
         namespace: config.namespace.clone(),
         zone: None,
         dns: DnsSource::Servers(Vec::new()),
+        ads: None,
     };
     Sources {
         policies: Policies::new(scope, Vec::new()).unwrap(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::Uri;
 use tracing_subscriber::EnvFilter;
-use weft_policy::spiffe::TrustDomain;
+use weft_policy::spiffe::{SpiffeId, TrustDomain};
 use weft_policy::units::{parse_duration, parse_size};
 
 use super::InboundPort;
@@ -58,6 +58,10 @@ pub(super) const NAME: Kind<String> = Kind {
 pub(super) const TRUST_DOMAIN: Kind<TrustDomain> = Kind {
     parse: |text| TrustDomain::parse(text).map_err(|error| error.to_string()),
     fix: "write a trust domain, such as cluster.local",
+};
+pub(super) const SPIFFE_ID: Kind<SpiffeId> = Kind {
+    parse: |text| SpiffeId::parse(text).map_err(|error| error.to_string()),
+    fix: "write spiffe://<trust domain>/ns/<namespace>/sa/<service account>",
 };
 pub(super) const HTTPS_URL: Kind<String> = Kind {
     parse: |text| url(text, &["https"]),

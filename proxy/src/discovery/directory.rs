@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::discovery::Service;
 use crate::discovery::endpoint::{Endpoint, Endpoints, Member};
 use crate::discovery::file::declared::{DeclaredEndpoint, DeclaredService};
+use crate::discovery::mesh::touch;
 use crate::discovery::name::Key;
 
 #[derive(Debug, Default)]
@@ -58,11 +59,18 @@ impl Directory {
     }
 
     pub(in crate::discovery) fn by_key(&self, key: &Key) -> Option<Arc<Service>> {
-        self.by_key.get(key.as_bytes()).cloned()
+        self.by_key.get(key.as_bytes()).map(used)
     }
 
     pub(in crate::discovery) fn by_address(&self, address: SocketAddr) -> Option<Arc<Service>> {
-        self.by_address.get(&address).cloned()
+        self.by_address.get(&address).map(used)
+    }
+
+    /// Everything that has an address.
+    pub(in crate::discovery) fn by_addresses(
+        &self,
+    ) -> impl Iterator<Item = (&SocketAddr, &Arc<Service>)> {
+        self.by_address.iter()
     }
 
     pub(in crate::discovery) fn services(&self) -> &[Arc<Service>] {
@@ -130,6 +138,11 @@ impl Directory {
     }
 }
 
+fn used(service: &Arc<Service>) -> Arc<Service> {
+    touch(&service.used);
+    Arc::clone(service)
+}
+
 /// `declared` as endpoints, with the objects that `before` has for them.
 fn merged(
     before: Option<&Endpoints>,
@@ -155,9 +168,11 @@ fn merged(
         Member {
             endpoint,
             weight: declared.weight,
-            priority: 0,
+            priority: declared.priority,
             zone: declared.zone.clone(),
-            near: zoned.is_none_or(|own| declared.zone.as_deref() == Some(own)),
+            near: declared
+                .near
+                .unwrap_or_else(|| zoned.is_none_or(|own| declared.zone.as_deref() == Some(own))),
         }
     });
     Endpoints::new(members.collect())

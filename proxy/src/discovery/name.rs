@@ -181,7 +181,7 @@ const MAX_LABEL_BYTES: usize = 63;
 const CLUSTER_DOMAIN: &str = ".cluster.local";
 
 /// As Istio's telemetry writes what it does not know.
-const UNKNOWN: &str = "unknown";
+pub(in crate::discovery) const UNKNOWN: &str = "unknown";
 
 #[cfg(test)]
 mod tests {

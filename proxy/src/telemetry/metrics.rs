@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use self::cell::{Cell, Family, WorkerFamily};
-use self::gateway::{GatewayCells, GatewayKey, GatewaySeries};
 use self::istio::{RequestCells, RequestSeries, TcpCells, TcpSeries};
 use self::table::Point;
 use super::record::{ConnectionFacts, DestinationFacts, Direction, RequestRecord, TcpRecord};
@@ -16,10 +15,8 @@ use super::record::{ConnectionFacts, DestinationFacts, Direction, RequestRecord,
 pub(super) mod cell;
 pub(crate) mod collect;
 pub(crate) mod edges;
-mod gateway;
 pub(crate) mod istio;
 pub(crate) mod labels;
-pub(crate) mod open;
 mod process;
 mod suppliers;
 pub(crate) mod table;
@@ -38,8 +35,6 @@ pub(crate) struct Families {
     own: Arc<Family<Point, Cell>>,
     requests: Arc<Family<RequestSeries, RequestCells>>,
     tcp: Arc<Family<TcpSeries, TcpCells>>,
-    /// `None` where nobody asks for it.
-    gateway: Option<Arc<Family<GatewaySeries, GatewayCells>>>,
 }
 
 impl Default for Families {
@@ -54,15 +49,7 @@ impl Families {
             own: Family::new(OWN_SERIES),
             requests: Family::new(series),
             tcp: Family::new(series),
-            gateway: None,
         }
-    }
-
-    /// With those of an API gateway.
-    #[must_use]
-    pub(crate) fn with_gateway(mut self) -> Self {
-        self.gateway = Some(Family::new(ISTIO_SERIES));
-        self
     }
 
     /// The view of one worker thread, to be made there.
@@ -71,7 +58,6 @@ impl Families {
             own: WorkerFamily::new(&self.own),
             requests: WorkerFamily::new(&self.requests),
             tcp: WorkerFamily::new(&self.tcp),
-            gateway: self.gateway.as_ref().map(WorkerFamily::new),
         })
     }
 }
@@ -82,7 +68,6 @@ pub(crate) struct WorkerMetrics {
     own: WorkerFamily<Point, Cell>,
     requests: WorkerFamily<RequestSeries, RequestCells>,
     tcp: WorkerFamily<TcpSeries, TcpCells>,
-    gateway: Option<WorkerFamily<GatewaySeries, GatewayCells>>,
 }
 
 impl WorkerMetrics {
@@ -165,9 +150,6 @@ impl WorkerMetrics {
     pub(super) fn request(&self, record: &RequestRecord) {
         self.requests
             .with(&istio::RequestKey::of(record), |cells| cells.count(record));
-        if let (Some(gateway), Direction::Outbound) = (&self.gateway, record.connection.direction) {
-            gateway.with(&GatewayKey::of(record), |cells| cells.count(record));
-        }
         if record.breaks_trace {
             self.count(table::TRACE_BROKEN.at(&[]));
         }

@@ -508,6 +508,7 @@ fn config(servers: Vec<SocketAddr>) -> DiscoveryConfig {
         namespace: "default".into(),
         zone: None,
         dns: DnsSource::Servers(servers),
+        ads: None,
     }
 }
 

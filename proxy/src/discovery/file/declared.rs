@@ -46,10 +46,14 @@ pub(in crate::discovery) struct DeclaredService {
 #[derive(Debug)]
 pub(in crate::discovery) struct DeclaredEndpoint {
     pub(in crate::discovery) address: SocketAddr,
-    inbound: Option<SocketAddr>,
-    identity: Option<SpiffeId>,
+    pub(in crate::discovery) inbound: Option<SocketAddr>,
+    pub(in crate::discovery) identity: Option<SpiffeId>,
     pub(in crate::discovery) weight: u32,
+    /// Lower is preferred.
+    pub(in crate::discovery) priority: u32,
     pub(in crate::discovery) zone: Option<Arc<str>>,
+    /// Whether it is meant for our zone; `None` leaves that to `zone`.
+    pub(in crate::discovery) near: Option<bool>,
 }
 
 impl DeclaredEndpoint {
@@ -213,7 +217,9 @@ impl Check<'_> {
             inbound: inbound?,
             identity: identity?,
             weight: weight?.unwrap_or(1),
+            priority: 0,
             zone: zone?,
+            near: None,
         })
     }
 

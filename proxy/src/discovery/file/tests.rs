@@ -166,6 +166,7 @@ fn following(path: &Path) -> Result<(Discovery, Supply), FileError> {
         namespace: "default".into(),
         zone: None,
         dns: DnsSource::Servers(Vec::new()),
+        ads: None,
     })
 }
 

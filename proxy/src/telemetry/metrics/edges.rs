@@ -51,8 +51,7 @@ impl Families {
 }
 
 impl HistogramTotal {
-    /// Adds another reading.
-    pub(super) fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self) {
         for (own, more) in self.buckets.iter_mut().zip(other.buckets) {
             *own = own.wrapping_add(more);
         }

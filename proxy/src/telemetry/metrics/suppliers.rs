@@ -3,7 +3,10 @@
 use std::time::UNIX_EPOCH;
 
 use super::collect::{Metrics, as_f64};
-use super::table::{DNS_LOOKUPS, DNS_NAMES, IDENTITY_EXPIRY, IDENTITY_RENEWALS, SERVICES_UPDATES};
+use super::table::{
+    DISCOVERY_CONNECTED, DISCOVERY_UPDATES, DNS_LOOKUPS, DNS_NAMES, IDENTITY_EXPIRY,
+    IDENTITY_RENEWALS, SERVICES_UPDATES,
+};
 use crate::discovery::{Discovery, DiscoveryMetrics};
 use crate::identity::Identities;
 
@@ -21,6 +24,18 @@ impl Metrics {
         self.read_from(
             SERVICES_UPDATES.at(&["refused"]),
             read(DiscoveryMetrics::rejected_updates),
+        );
+        self.read_from(
+            DISCOVERY_UPDATES.at(&["ok"]),
+            read(DiscoveryMetrics::mesh_updates),
+        );
+        self.read_from(
+            DISCOVERY_UPDATES.at(&["refused"]),
+            read(DiscoveryMetrics::mesh_rejected),
+        );
+        self.read_from(
+            DISCOVERY_CONNECTED.at(&[]),
+            read(DiscoveryMetrics::mesh_connected),
         );
         self.read_from(
             DNS_LOOKUPS.at(&["failed"]),

@@ -55,6 +55,8 @@ metrics! {
     POLICY_VERSION: Gauge "weft_policy_version" [] "Which change of policy is in force, counted from 1 at the start.";
     POLICY_REJECTED: Counter "weft_policy_rejected_total" [] "Changes of policy that were refused.";
     SERVICES_UPDATES: Counter "weft_services_updates_total" ["result"] "Updates of the services file.";
+    DISCOVERY_UPDATES: Counter "weft_discovery_updates_total" ["result"] "Updates from the control plane.";
+    DISCOVERY_CONNECTED: Gauge "weft_discovery_connected" [] "1 while the control plane is connected.";
     DNS_LOOKUPS: Counter "weft_dns_lookups_total" ["result"] "Names that were looked up in DNS.";
     DNS_NAMES: Gauge "weft_dns_names" [] "Names that are held from DNS.";
     TRACE_BROKEN: Counter "weft_trace_broken_total" [] "Calls of our app that began a trace while it served requests with one.";

@@ -1,0 +1,133 @@
+//! Policy from the control plane: what lies under our own layers, and how the services that we call ask to be called.
+//!
+//! A part of which a document is wrong is refused whole, told of, and the last good one stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+
+use weft_api::weft;
+use weft_policy::layer::{EffectiveCalls, Layer, LayerKind};
+use weft_policy::problem::Problem;
+use weft_policy::route::ServiceRef;
+use weft_policy::scope::Scope;
+use weft_policy::{Calls, Policy};
+
+/// What the control plane says now; parts that are empty say nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Told {
+    /// Under our own layers.
+    pub(crate) inbound: Vec<weft::Layer>,
+    /// By service: its name and namespace.
+    pub(crate) services: BTreeMap<(String, String), Vec<weft::Layer>>,
+}
+
+/// The good readings.
+#[derive(Default)]
+pub(super) struct Mesh {
+    told: Told,
+    pub(super) under: Vec<Layer>,
+    services: BTreeMap<(String, String), Service>,
+}
+
+/// How one service asks to be called.
+#[derive(Default)]
+struct Service {
+    /// With the port that they are about; 0 is all.
+    layers: Vec<(u16, Layer)>,
+}
+
+impl Mesh {
+    /// Takes in what is told now; returns what is wrong with it, or `None` if it is nothing new.
+    pub(super) fn take(&mut self, told: Told, scope: &Scope) -> Option<Vec<String>> {
+        if told == self.told {
+            return None;
+        }
+        let mut problems = Vec::new();
+        if told.inbound != self.told.inbound {
+            match read(&told.inbound, scope) {
+                Ok(layers) => self.under = layers.into_iter().map(|(_, layer)| layer).collect(),
+                Err(wrong) => problems.extend(wrong.iter().map(ToString::to_string)),
+            }
+        }
+        self.services
+            .retain(|name, _| told.services.contains_key(name));
+        for (name, layers) in &told.services {
+            if self.told.services.get(name) == Some(layers) {
+                continue;
+            }
+            let scope = Scope {
+                namespace: name.1.clone(),
+                ..scope.clone()
+            };
+            match read(layers, &scope) {
+                Ok(layers) => {
+                    self.services.insert(name.clone(), Service { layers });
+                }
+                Err(wrong) => problems.extend(
+                    wrong
+                        .iter()
+                        .map(|one| format!("{}.{}: {one}", name.0, name.1)),
+                ),
+            }
+        }
+        self.told = told;
+        Some(problems)
+    }
+
+    /// How services are called: as `policy` says under `to`, over what the services ask for.
+    pub(super) fn calls(
+        &self,
+        policy: &Policy,
+        own: &[Layer],
+        scope: &Scope,
+    ) -> BTreeMap<ServiceRef, Calls> {
+        let mut calls = policy.to.clone();
+        for ((name, namespace), service) in &self.services {
+            for port in service.ports() {
+                let reference = ServiceRef {
+                    name: name.clone(),
+                    namespace: Some(namespace.clone()),
+                    port: NonZeroU16::new(port),
+                };
+                let layers = service
+                    .layers
+                    .iter()
+                    .filter(|(of, _)| *of == 0 || *of == port);
+                let layers: Vec<Layer> = layers.map(|(_, layer)| layer.clone()).collect();
+                match EffectiveCalls::merge(&reference, &layers, own, scope) {
+                    Ok(effective) => {
+                        calls.insert(reference, effective.calls);
+                    }
+                    Err(problems) => {
+                        tracing::warn!(
+                            name,
+                            namespace,
+                            ?problems,
+                            "a service's policy is not used"
+                        );
+                    }
+                }
+            }
+        }
+        calls
+    }
+}
+
+impl Service {
+    /// All ports, and those of which something of their own is said.
+    fn ports(&self) -> BTreeSet<u16> {
+        let named = self.layers.iter().map(|(port, _)| *port);
+        named.chain([0]).collect()
+    }
+}
+
+fn read(told: &[weft::Layer], scope: &Scope) -> Result<Vec<(u16, Layer)>, Vec<Problem>> {
+    let layers = told.iter().filter_map(|one| {
+        // A kind that we do not know is of a newer control plane.
+        let kind = LayerKind::parse(&one.kind)?;
+        let port = u16::try_from(one.port).unwrap_or_default();
+        let layer = Layer::from_document(kind, one.object.as_str(), &one.document, scope);
+        Some(layer.map(|layer| (port, layer)))
+    });
+    layers.collect()
+}
