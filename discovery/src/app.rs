@@ -50,23 +50,24 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         };
         let listeners = [config.listen, config.metrics_listen].map(bind);
         let [listener, metrics] = listeners;
-        let served = serve(config, listener?, metrics?, stop.clone());
+        let cluster = kube::Config::infer().await;
+        let cluster = cluster.context("find the API server")?;
+        let served = serve(config, cluster, [listener?, metrics?], stop.clone());
         let (served, ()) = tokio::join!(served, ended);
         served
     })
 }
 
-/// Watches, keeps and serves until `stop`.
+/// Watches `cluster`, keeps what follows from it and serves that on the first listener, with metrics on the second, until `stop`.
 ///
 /// # Errors
-/// If nothing says where the API server is.
+/// If the address of the API server or of the CA cannot be used.
 pub async fn serve(
     config: Config,
-    listener: TcpListener,
-    metrics_listener: TcpListener,
+    mut cluster: kube::Config,
+    [listener, metrics_listener]: [TcpListener; 2],
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut cluster = kube::Config::infer().await.context("find the API server")?;
     // A watch that is silent for longer is not there any more.
     cluster.read_timeout = Some(SILENCE);
     let client = Client::try_from(cluster).context("use the API server's address")?;

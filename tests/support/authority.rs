@@ -61,6 +61,15 @@ impl Authority {
         account: &str,
         lifetime: &str,
     ) -> Starting<'a> {
+        let mut starting = starting.without_identity();
+        for (name, value) in self.variables(account) {
+            starting = starting.set(name, value);
+        }
+        starting.set("WEFT_CERT_TTL", lifetime)
+    }
+
+    /// What a program needs to know to get an identity as `account` from here.
+    pub fn variables(&self, account: &str) -> [(&'static str, String); 4] {
         let token = self.tokens.token(
             ("default", account),
             "istio-ca",
@@ -70,13 +79,12 @@ impl Authority {
         let token = self
             .scratch
             .file(&format!("{account}.token"), token.unwrap());
-        starting
-            .without_identity()
-            .set("WEFT_CA_ADDRESS", format!("https://{}", self.address))
-            .set("WEFT_CA_NAME", "localhost")
-            .set("WEFT_CA_ROOT", self.path("ca/ca.crt").display())
-            .set("WEFT_TOKEN_FILE", token.display())
-            .set("WEFT_CERT_TTL", lifetime)
+        [
+            ("WEFT_CA_ADDRESS", format!("https://{}", self.address)),
+            ("WEFT_CA_NAME", "localhost".to_owned()),
+            ("WEFT_CA_ROOT", self.path("ca/ca.crt").display().to_string()),
+            ("WEFT_TOKEN_FILE", token.display().to_string()),
+        ]
     }
 
     /// Takes away the token of `account`.
