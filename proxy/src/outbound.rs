@@ -368,8 +368,9 @@ impl Outbound {
         interim: &Interim,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Reject> {
-        let policy = self.cx.worker.policies.current();
         let route = self.route(&request).await?;
+        // Who is called for the first time has told us just now how.
+        let policy = self.cx.worker.policies.current();
         exchange.to(route.facts(None));
         if *request.method() == Method::CONNECT {
             route.check(&policy, &request)?;
