@@ -31,6 +31,7 @@ mod live;
 mod mtls;
 mod rate_limit;
 mod redirect;
+mod resilience;
 mod retry;
 mod rotation;
 mod software;
