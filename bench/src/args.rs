@@ -21,6 +21,8 @@ Usage: cargo run --release -p weft-bench -- [options]
   --peers a,b,...         of weft, envoy, haproxy, nginx, linkerd, ztunnel
   --policy none|full      `full`: Weft with JWT, authorization, rate limit, retries, breaker, timeouts and 1% of traces beside
                           Weft with none of them, and nobody else unless --peers says so; 9 rounds unless --rounds says so
+  --telemetry WHAT        Weft with metrics and with 1%, 100% or none of its requests traced (`1%`, `100%`, `metrics`), beside Weft
+                          with neither, and nobody else unless --peers says so; 9 rounds unless --rounds says so
   --json FILE             writes everything measured, round by round
   --weft-proxy PATH       a built weft-proxy (else cargo builds it)
   --weft-old PATH         a second weft-proxy, measured beside it as `weft-old`
@@ -59,6 +61,8 @@ pub(crate) struct Settings {
     /// Names of the peers to run; empty means all that are installed.
     pub peers: Vec<String>,
     pub policy: Policy,
+    /// What is traced, as `WEFT_TRACE_SAMPLE` has it, of Weft beside Weft without telemetry.
+    pub telemetry: Option<&'static str>,
     pub json: Option<PathBuf>,
     pub weft_proxy: Option<PathBuf>,
     pub weft_old: Option<PathBuf>,
@@ -95,6 +99,7 @@ impl Default for Settings {
             protocols: vec![Protocol::Http1, Protocol::Http2],
             peers: Vec::new(),
             policy: Policy::None,
+            telemetry: None,
             json: None,
             weft_proxy: None,
             weft_old: None,
@@ -138,6 +143,14 @@ impl Settings {
                 self.rounds = PAIRS;
             }
         }
+        if self.telemetry.is_some() {
+            if !given.contains(&"--peers") {
+                self.peers = vec!["weft-telling".to_owned(), "weft-silent".to_owned()];
+            }
+            if !given.contains(&"--rounds") {
+                self.rounds = PAIRS;
+            }
+        }
     }
 
     fn quicken(&mut self) {
@@ -157,6 +170,7 @@ impl Settings {
             }
             "--peers" => self.peers = value.split(',').map(str::to_owned).collect(),
             "--policy" => self.policy = Policy::named(value).context("not none or full")?,
+            "--telemetry" => self.telemetry = Some(sample(value)?),
             "--json" => self.json = Some(value.into()),
             "--weft-proxy" => self.weft_proxy = Some(value.into()),
             "--weft-old" => self.weft_old = Some(value.into()),
@@ -192,6 +206,15 @@ impl Policy {
             "full" => Some(Self::Full),
             _ => None,
         }
+    }
+}
+
+fn sample(value: &str) -> anyhow::Result<&'static str> {
+    match value {
+        "1%" => Ok("1%"),
+        "100%" => Ok("always"),
+        "metrics" => Ok("never"),
+        _ => bail!("not 1%, 100% or metrics"),
     }
 }
 
@@ -247,6 +270,7 @@ mod tests {
             (&["--rounds"], "--rounds is unknown or lacks its value"),
             (&["--only", "spdy"], "--only spdy"),
             (&["--policy", "some"], "--policy some"),
+            (&["--telemetry", "some"], "--telemetry some"),
             (&["--frobnicate", "x"], "--frobnicate x"),
         ];
         for (words, want) in rows {

@@ -40,6 +40,10 @@ enum Kind {
     Weft,
     /// With all of policy on.
     WeftFull,
+    /// With metrics, and so many of its requests traced.
+    WeftTelling(&'static str),
+    /// With neither.
+    WeftSilent,
     Envoy,
     Haproxy,
     Nginx,
@@ -63,6 +67,10 @@ pub(crate) fn find(settings: &Settings) -> (Vec<Peer>, Vec<Missing>) {
     };
     if settings.policy == Policy::Full {
         join("weft-full", Kind::WeftFull, &weft::find);
+    }
+    if let Some(sample) = settings.telemetry {
+        join("weft-telling", Kind::WeftTelling(sample), &weft::find);
+        join("weft-silent", Kind::WeftSilent, &weft::find);
     }
     join("weft", Kind::Weft, &weft::find);
     if settings.weft_old.is_some() {
@@ -94,7 +102,9 @@ fn linkerd_is_missing(settings: &Settings) -> &'static str {
 impl Peer {
     fn new(name: &str, kind: Kind, binary: PathBuf) -> Result<Self, String> {
         let version = match kind {
-            Kind::Weft | Kind::WeftFull => env!("CARGO_PKG_VERSION").to_owned(),
+            Kind::Weft | Kind::WeftFull | Kind::WeftTelling(_) | Kind::WeftSilent => {
+                env!("CARGO_PKG_VERSION").to_owned()
+            }
             Kind::Ztunnel => "as given".to_owned(),
             Kind::Envoy => version(Command::new(&binary).arg("--version"))?,
             Kind::Haproxy | Kind::Nginx => version(Command::new(&binary).arg("-v"))?,
@@ -114,6 +124,8 @@ impl Peer {
         let commands = match self.kind {
             Kind::Weft => Some(weft::commands(binary, wiring)?),
             Kind::WeftFull => return policy::launch(binary, wiring).map(Some),
+            Kind::WeftTelling(sample) => Some(weft::telling(binary, wiring, sample)?),
+            Kind::WeftSilent => Some(weft::silent(binary, wiring)?),
             Kind::Envoy => Some(envoy::commands(binary, wiring)?),
             Kind::Haproxy => Some(haproxy::commands(binary, wiring)?),
             Kind::Nginx => nginx::commands(binary, wiring)?,

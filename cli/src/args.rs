@@ -7,8 +7,12 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::AppConfig;
+use crate::dashboard::DashboardArgs;
 use crate::explain::ExplainArgs;
+use crate::tap::TapArgs;
 use crate::token::TokenArgs;
+use crate::top::{EdgesArgs, TopArgs};
+use crate::waterfall::TraceArgs;
 
 /// Weft, a sidecar service mesh.
 #[derive(Debug, Parser)]
@@ -27,6 +31,16 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Show the policy that a proxy runs with, and where each value comes from.
     Explain(ExplainArgs),
+    /// Show services with rate, success and times, live.
+    Top(TopArgs),
+    /// Show requests as they pass, secrets masked.
+    Tap(TapArgs),
+    /// Show who calls whom, with identities, and whether it is encrypted.
+    Edges(EdgesArgs),
+    /// Draw a trace as a waterfall, from the proxies or a Jaeger.
+    Trace(TraceArgs),
+    /// Serve a page with the live graph, requests with reasons, and waterfalls.
+    Dashboard(DashboardArgs),
     #[command(name = "__app", hide = true)]
     App(AppConfig),
     #[command(name = "__ca", hide = true)]

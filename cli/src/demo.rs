@@ -17,8 +17,8 @@ mod script;
 mod shop;
 mod spans;
 mod tell;
-mod trace;
-mod waterfall;
+pub(crate) mod trace;
+pub(crate) mod waterfall;
 
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ use self::shop::Shop;
 use self::spans::Spans;
 use self::tell::Teller;
 use crate::config::DemoConfig;
+use crate::dashboard;
+use crate::insight::Proxies;
 
 /// How the demo ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -136,12 +138,19 @@ async fn show(
         trace.iter().for_each(|trace| teller.trace(trace));
         return Ok(checks);
     }
+    let page = dashboard::listener()
+        .await
+        .context("listen for the dashboard")?;
+    let address = page.local_addr().context("read the dashboard's address")?;
     teller.hints(plan);
+    teller.dashboard(address);
+    let admins = plan.places().map(|place| place.admin);
     visitor.visit().await.answered()?;
     tokio::select! {
         biased;
         death = journal.death() => Err(death.into()),
         never = watch(journal, teller) => match never {},
+        () = dashboard::serve(page, Proxies::at(admins.to_vec())) => anyhow::bail!("the dashboard ended"),
     }
 }
 

@@ -52,7 +52,9 @@ pub(crate) fn proxy(uid: Option<u32>) -> anyhow::Result<ExitCode> {
 /// What the redirection says.
 pub(crate) fn redirect() -> anyhow::Result<ExitCode> {
     end_with_parent()?;
-    weft_proxy::redirect::run([])?;
+    // The dashboard asks the admin listeners from outside of the namespaces.
+    let skipped = ["--skip-inbound-ports", "15000,15020,15021"];
+    weft_proxy::redirect::run(skipped.map(str::to_owned))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,13 +4,20 @@ mod app;
 mod args;
 mod client;
 mod config;
+mod dashboard;
 mod demo;
 mod explain;
 mod hidden;
+mod insight;
+mod tap;
 mod token;
+mod top;
+mod waterfall;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+
+use anyhow::Context as _;
 
 use self::args::{Command, DemoArgs};
 use self::config::{DemoConfig, Terminal};
@@ -30,12 +37,35 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => return play(args),
         Command::Token(args) => return explain_token(&args),
         Command::Explain(args) => say(&explain::run(&args)?),
+        Command::Top(args) => until_interrupted(top::top(&args))?,
+        Command::Tap(args) => until_interrupted(tap::run(&args))?,
+        Command::Edges(args) => until_interrupted(top::edges(&args))?,
+        Command::Trace(args) => until_interrupted(waterfall::run(&args))?,
+        Command::Dashboard(args) => until_interrupted(dashboard::run(&args, say))?,
         Command::App(config) => return hidden::app(&config),
         Command::Ca => return hidden::ca(),
         Command::Proxy { uid } => return hidden::proxy(uid),
         Command::Redirect => return hidden::redirect(),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs to the end, or to Ctrl-C, which is how one ends what goes on for ever. So does a reader that has seen enough.
+fn until_interrupted(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = Box::pin(command) => ended,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    });
+    ended.or_else(|error| match error.downcast_ref::<std::io::Error>() {
+        Some(gone) if gone.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
 }
 
 fn play(args: DemoArgs) -> anyhow::Result<ExitCode> {

@@ -18,13 +18,13 @@ use weft_policy::spiffe::SpiffeId;
 
 use crate::board::Shared;
 use crate::config::Config;
+use crate::events::Events;
 use crate::metrics::{self, Metrics};
 use crate::model::{Model, Names};
 use crate::own::Own;
 use crate::serve::Server;
 use crate::token::Tokens;
 use crate::watch::{KINDS, News, SILENCE, Watches};
-use crate::writer::{Word, Writer};
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -83,8 +83,6 @@ pub async fn serve(
     };
     watches.start(&tasks);
     drop(watches);
-    let (words, said) = mpsc::channel(WORDS);
-    let writer = Writer::new(client.clone());
     let keeper = Keeper {
         model: Model::new(Names {
             cluster_domain: config.cluster_domain.clone(),
@@ -93,7 +91,7 @@ pub async fn serve(
         shared: shared.clone(),
         metrics: metrics.clone(),
         missing: KINDS.into_iter().collect(),
-        words,
+        events: Events::new(client.clone()),
     };
     let (authority, id) = identity(&config)?;
     let server = Server {
@@ -119,7 +117,6 @@ pub async fn serve(
         metrics::serve(metrics_listener, metrics, ready, stop.clone()),
         stop.run_until_cancelled(own.renew(authority, id)),
         stop.run_until_cancelled(keeper.run(told)),
-        stop.run_until_cancelled(writer.run(said)),
     );
     Ok(())
 }
@@ -147,7 +144,7 @@ struct Keeper {
     metrics: Metrics,
     /// Kinds that have not been read whole yet.
     missing: HashSet<&'static str>,
-    words: mpsc::Sender<Word>,
+    events: Events,
 }
 
 impl Keeper {
@@ -161,7 +158,7 @@ impl Keeper {
             {
                 self.take(news);
             }
-            self.flush();
+            self.flush().await;
         }
     }
 
@@ -176,7 +173,7 @@ impl Keeper {
         }
     }
 
-    fn flush(&mut self) {
+    async fn flush(&mut self) {
         if !self.missing.is_empty() {
             return;
         }
@@ -193,17 +190,7 @@ impl Keeper {
             .set(i64::try_from(self.model.problems()).unwrap_or(i64::MAX));
         for problem in self.model.take_problems() {
             warn!(object = %problem.source, problem = problem.text, "annotations refused, the last good ones stay");
-            self.say(Word::Problem(problem));
-        }
-        for verdict in self.model.take_verdicts() {
-            self.say(Word::Verdict(verdict));
-        }
-    }
-
-    /// Endpoints must not wait for what is written.
-    fn say(&self, word: Word) {
-        if let Err(error) = self.words.try_send(word) {
-            warn!(%error, "too much to write, something is left out");
+            self.events.tell(&problem).await;
         }
     }
 }
@@ -221,8 +208,6 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Changes that wait to be taken in; watches wait beyond it.
 const NEWS: usize = 4096;
-/// What waits to be written.
-const WORDS: usize = 4096;
 /// Nothing came for so long: time to tell.
 const QUIET: Duration = Duration::from_millis(20);
 /// It never becomes quiet: tell nevertheless.

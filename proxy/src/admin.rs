@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
@@ -36,6 +36,7 @@ use crate::log;
 use crate::policy::Policies;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::open;
 use ready::Readiness;
 
 /// What the answers are made from.
@@ -170,7 +171,7 @@ async fn answer<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" | "/healthz/ready" if local || audience == Audience::Kubelet => ready(sources),
         "/metrics" | "/stats/prometheus" if local || audience == Audience::Scraper => {
-            metrics(sources).await
+            metrics(sources, &request).await
         }
         "/config" if local => text(StatusCode::OK, format!("{:#?}\n", sources.config)),
         "/edges" if local => json_text(&insight::edges(sources)),
@@ -202,8 +203,15 @@ fn ready(sources: &Sources) -> Response<Full<Bytes>> {
 }
 
 /// On a thread of its own, as thousands of series take a while and the control thread has other things to do.
-async fn metrics(sources: &Sources) -> Response<Full<Bytes>> {
+async fn metrics<B>(sources: &Sources, request: &Request<B>) -> Response<Full<Bytes>> {
     let metrics = sources.telemetry.metrics().clone();
+    let accept = request.headers().get(ACCEPT);
+    if accept.is_some_and(|accept| accept.to_str().is_ok_and(open::is_wanted)) {
+        return match spawn_blocking(move || metrics.open_metrics()).await {
+            Ok(text) => typed(StatusCode::OK, text, open::CONTENT_TYPE),
+            Err(panicked) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{panicked}\n")),
+        };
+    }
     let text_of = spawn_blocking(move || metrics.text().map_err(|error| error.to_string()));
     let written = text_of
         .await

@@ -87,6 +87,8 @@ pub struct Config {
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) access_log: AccessLogMode,
+    pub(crate) metrics: bool,
+    pub(crate) gateway_metrics: bool,
     pub(crate) trace_sample: Sampling,
     pub(crate) otel: Otel,
 }
@@ -177,6 +179,8 @@ impl Config {
             log: env.or("WEFT_LOG", "info", FILTER),
             log_format: env.choice("WEFT_LOG_FORMAT", "json", LogFormat::CHOICES),
             access_log: env.choice("WEFT_ACCESS_LOG", "errors", AccessLogMode::CHOICES),
+            metrics: env.choice("WEFT_METRICS", "on", &[("on", true), ("off", false)]),
+            gateway_metrics: env.choice("WEFT_GATEWAY_METRICS", "off", &[("off", false), ("on", true)]),
             trust_domain, namespace, service_account, workload, pod_name, version_label, trace_sample, otel,
         };
         if config.discovery_address.is_some() && config.ca_address.is_none() && config.identity_dir.is_none() {

@@ -18,7 +18,6 @@ mod tasks;
 mod balance;
 mod connect;
 mod cx;
-mod deadline;
 mod detect;
 mod exchange;
 mod filter;

@@ -30,10 +30,10 @@ use self::access_log::AccessLog;
 use self::chain::{Chain, WorkerChain};
 use self::entry::Entry;
 use self::live::Live;
-use self::metrics::WorkerMetrics;
 use self::metrics::collect::Metrics;
 use self::metrics::labels::Own;
 use self::metrics::table;
+use self::metrics::{Families, WorkerMetrics};
 use self::otlp::{Export, Spans};
 use self::recent::Recent;
 use self::record::{ConnectionFacts, DestinationFacts, RequestRecord, TcpRecord, TraceContext};
@@ -59,12 +59,20 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     /// Makes what workers write to, and what sends spans if there is a collector: run that on the control thread.
     pub(crate) fn new(config: &Config) -> (Self, Option<Export>) {
-        let metrics = Metrics::new(Own {
+        let own = Own {
             workload: config.workload.clone(),
             namespace: config.namespace.clone(),
             principal: config.spiffe_id.clone(),
             version: config.version_label.clone(),
-        });
+        };
+        let mut families = Families::default();
+        if config.gateway_metrics {
+            families = families.with_gateway();
+        }
+        if !config.metrics {
+            families = families.without_traffic();
+        }
+        let metrics = Metrics::with_families(own, families);
         let live = Live::of(config);
         let (spans, export) = Spans::new(&config.otel, &metrics, live.clone());
         let dropped = metrics.number(table::LOG_DROPPED.at(&[]));

@@ -219,8 +219,8 @@ impl Starting<'_> {
             outbound: *bound.outbound.first().unwrap(),
             inbound: *bound.inbound.first().unwrap(),
             metrics: bound.metrics,
-            admin: bound.admin,
             ready: bound.ready,
+            admin: bound.admin,
             account: self.account,
             app: self.ports.first().map(|(_, app)| *app),
             folder,
@@ -298,10 +298,10 @@ pub struct Proxy {
     pub inbound: SocketAddr,
     /// `/metrics`.
     pub metrics: SocketAddr,
-    /// Dumps.
-    pub admin: SocketAddr,
     /// `/ready`.
     pub ready: SocketAddr,
+    /// Dumps.
+    pub admin: SocketAddr,
     /// Where its identity is read from.
     pub folder: PathBuf,
     account: String,

@@ -87,6 +87,37 @@ pub(super) fn commands(binary: &Path, wiring: &Wiring<'_>) -> anyhow::Result<[Co
     Ok([first, second])
 }
 
+/// With metrics, and `sample` of its requests traced.
+pub(super) fn telling(
+    binary: &Path,
+    wiring: &Wiring<'_>,
+    sample: &str,
+) -> anyhow::Result<[Command; 2]> {
+    let mut commands = commands(binary, wiring)?;
+    let collector = format!("http://{}", wiring.spans);
+    for command in &mut commands {
+        command
+            .env("WEFT_TRACE_SAMPLE", sample)
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector)
+            // Nothing may be dropped: that would be cheaper.
+            .env("OTEL_BSP_MAX_QUEUE_SIZE", "200000")
+            .env("OTEL_BSP_SCHEDULE_DELAY", "500");
+    }
+    Ok(commands)
+}
+
+/// Without metrics of requests and without a collector.
+pub(super) fn silent(binary: &Path, wiring: &Wiring<'_>) -> anyhow::Result<[Command; 2]> {
+    let mut commands = commands(binary, wiring)?;
+    for command in &mut commands {
+        command
+            .env("WEFT_METRICS", "off")
+            .env("WEFT_TRACE_SAMPLE", "never");
+    }
+    Ok(commands)
+}
+
 fn proxy(binary: &Path, leaf: &Leaf, service_account: &str) -> anyhow::Result<Command> {
     let [metrics, ready, admin] = free_addresses()?;
     let mut command = Command::new(binary);

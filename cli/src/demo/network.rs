@@ -140,7 +140,7 @@ fn in_namespace(namespaces: &Namespaces, name: AppName) -> Place {
         outbound: inside(15001),
         metrics: at(15020),
         ready: at(15021),
-        admin: inside(15000),
+        admin: at(15000),
     }
 }
 

@@ -51,6 +51,13 @@ impl Teller {
         say("");
     }
 
+    /// Says where the page is.
+    pub(crate) fn dashboard(&self, address: std::net::SocketAddr) {
+        let address = self.paint.bold(&format!("http://{address}"));
+        say(&format!("See it live: {address}"));
+        say("");
+    }
+
     /// Says what to try.
     pub(crate) fn hints(&self, plan: &Plan) {
         let (web, orders) = (&plan.web, &plan.orders);

@@ -17,6 +17,8 @@ use crate::app::Seen;
 pub(crate) enum Side {
     Inbound,
     Outbound,
+    /// Of a request that was sent more than once, above its attempts.
+    Whole,
 }
 
 /// One span, as far as the demo shows it. Identifiers are hexadecimal.
@@ -109,10 +111,10 @@ pub(crate) fn exported(request: &ExportTraceServiceRequest) -> Vec<(String, Span
 }
 
 fn read_span(service: &str, span: &otlp::Span) -> Span {
-    let side = if span.kind() == otlp::span::SpanKind::Client {
-        Side::Outbound
-    } else {
-        Side::Inbound
+    let side = match span.kind() {
+        otlp::span::SpanKind::Client => Side::Outbound,
+        otlp::span::SpanKind::Internal => Side::Whole,
+        _ => Side::Inbound,
     };
     let attributes = span.attributes.iter();
     Span {

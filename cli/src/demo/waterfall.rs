@@ -30,10 +30,11 @@ fn row(trace: &Trace, span: &Span, whole: &Extent, paint: Paint) -> String {
     let side = match span.side {
         Side::Inbound => "in ",
         Side::Outbound => "out",
+        Side::Whole => "all",
     };
     let bar = match span.side {
         Side::Inbound => paint.good(&whole.bar(span)),
-        Side::Outbound => paint.dim(&whole.bar(span)),
+        Side::Outbound | Side::Whole => paint.dim(&whole.bar(span)),
     };
     format!(
         "  {:<8} {side} |{bar}| {:>10}  {}",
@@ -47,7 +48,7 @@ fn row(trace: &Trace, span: &Span, whole: &Extent, paint: Paint) -> String {
 fn note(trace: &Trace, span: &Span, paint: Paint) -> String {
     let outcome = outcome(span).unwrap_or("no status");
     match (span.side, trace.seen_in(span)) {
-        (Side::Outbound, _) => call(span, outcome),
+        (Side::Outbound | Side::Whole, _) => call(span, outcome),
         (Side::Inbound, Some(seen)) => match seen.caller() {
             Some(caller) => {
                 let caller = paint.bold(caller);
@@ -58,12 +59,21 @@ fn note(trace: &Trace, span: &Span, paint: Paint) -> String {
                 seen.protocol
             ),
         },
-        (Side::Inbound, None) => {
-            let reason = span
-                .attribute(&["weft.reject"])
-                .unwrap_or("not seen by the app");
-            format!("{outcome}, {reason}")
-        }
+        (Side::Inbound, None) => served(span, outcome, paint),
+    }
+}
+
+/// Says what the span alone knows of a call that came in.
+fn served(span: &Span, outcome: &str, paint: Paint) -> String {
+    let version = span.attribute(&["network.protocol.version"]);
+    let protocol = version.map_or_else(|| "TCP".to_owned(), |version| format!("HTTP/{version}"));
+    let from = match span.attribute(&["weft.peer.identity"]) {
+        Some(peer) => format!("{protocol} over mutual TLS 1.3 from {}", paint.bold(peer)),
+        None => format!("{protocol} in plaintext from somebody without identity"),
+    };
+    match span.attribute(&["weft.reject"]) {
+        Some(reason) => format!("{from}: {outcome}, rejected by the mesh, {reason}"),
+        None => format!("{from}: {outcome}"),
     }
 }
 

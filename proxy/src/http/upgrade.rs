@@ -20,8 +20,6 @@ use crate::tcp;
 pub(crate) struct Upgraded {
     conn: Conn,
     pub(crate) exchange: Option<Box<Exchange>>,
-    /// After how long a silence it ends, if policy says so.
-    pub(crate) idle: Option<Duration>,
 }
 
 impl Upgraded {
@@ -29,7 +27,6 @@ impl Upgraded {
         Self {
             conn,
             exchange: None,
-            idle: None,
         }
     }
 }
@@ -119,17 +116,13 @@ fn without_length(head: &[u8]) -> Vec<u8> {
 
 /// Copies both ways until both have ended.
 pub(crate) async fn run(downstream: Conn, upgraded: Upgraded, idle: Duration) {
-    let Upgraded {
-        conn,
-        exchange,
-        idle: own,
-    } = upgraded;
+    let Upgraded { conn, exchange } = upgraded;
     let (down, down_input, _none) = downstream.into_parts();
     let (up, up_input, _open) = conn.into_parts();
     let copied = tcp::forward(
         tcp::End::new(down, down_input),
         tcp::End::new(up, up_input),
-        own.unwrap_or(idle),
+        idle,
     )
     .await;
     if let Some(mut exchange) = exchange {

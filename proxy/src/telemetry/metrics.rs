@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use self::cell::{Cell, Family, WorkerFamily};
+use self::gateway::{GatewayCells, GatewayKey, GatewaySeries};
 use self::istio::{RequestCells, RequestSeries, TcpCells, TcpSeries};
 use self::table::Point;
 use super::record::{ConnectionFacts, DestinationFacts, Direction, RequestRecord, TcpRecord};
@@ -15,8 +16,10 @@ use super::record::{ConnectionFacts, DestinationFacts, Direction, RequestRecord,
 pub(super) mod cell;
 pub(crate) mod collect;
 pub(crate) mod edges;
+mod gateway;
 pub(crate) mod istio;
 pub(crate) mod labels;
+pub(crate) mod open;
 mod process;
 mod suppliers;
 pub(crate) mod table;
@@ -35,6 +38,10 @@ pub(crate) struct Families {
     own: Arc<Family<Point, Cell>>,
     requests: Arc<Family<RequestSeries, RequestCells>>,
     tcp: Arc<Family<TcpSeries, TcpCells>>,
+    /// Requests and opaque connections are counted.
+    traffic: bool,
+    /// `None` where nobody asks for it.
+    gateway: Option<Arc<Family<GatewaySeries, GatewayCells>>>,
 }
 
 impl Default for Families {
@@ -49,7 +56,23 @@ impl Families {
             own: Family::new(OWN_SERIES),
             requests: Family::new(series),
             tcp: Family::new(series),
+            gateway: None,
+            traffic: true,
         }
+    }
+
+    /// Without those of requests and opaque connections.
+    #[must_use]
+    pub(crate) fn without_traffic(mut self) -> Self {
+        self.traffic = false;
+        self
+    }
+
+    /// With those of an API gateway.
+    #[must_use]
+    pub(crate) fn with_gateway(mut self) -> Self {
+        self.gateway = Some(Family::new(ISTIO_SERIES));
+        self
     }
 
     /// The view of one worker thread, to be made there.
@@ -58,6 +81,8 @@ impl Families {
             own: WorkerFamily::new(&self.own),
             requests: WorkerFamily::new(&self.requests),
             tcp: WorkerFamily::new(&self.tcp),
+            traffic: self.traffic,
+            gateway: self.gateway.as_ref().map(WorkerFamily::new),
         })
     }
 }
@@ -68,6 +93,8 @@ pub(crate) struct WorkerMetrics {
     own: WorkerFamily<Point, Cell>,
     requests: WorkerFamily<RequestSeries, RequestCells>,
     tcp: WorkerFamily<TcpSeries, TcpCells>,
+    traffic: bool,
+    gateway: Option<WorkerFamily<GatewaySeries, GatewayCells>>,
 }
 
 impl WorkerMetrics {
@@ -126,11 +153,6 @@ impl WorkerMetrics {
         self.count(table::RETRIES.at(&[reason]));
     }
 
-    /// Counts a circuit breaker that opened or closed.
-    pub(crate) fn breaker(&self, to: &'static str) {
-        self.count(table::BREAKERS.at(&[to]));
-    }
-
     /// Counts a decision of the rate limit at `place` of the policy.
     pub(crate) fn rate_limited(&self, place: usize, decision: Decision) {
         let decision = match decision {
@@ -153,8 +175,13 @@ impl WorkerMetrics {
 
     /// Counts a request that has ended.
     pub(super) fn request(&self, record: &RequestRecord) {
-        self.requests
-            .with(&istio::RequestKey::of(record), |cells| cells.count(record));
+        if self.traffic {
+            self.requests
+                .with(&istio::RequestKey::of(record), |cells| cells.count(record));
+        }
+        if let (Some(gateway), Direction::Outbound) = (&self.gateway, record.connection.direction) {
+            gateway.with(&GatewayKey::of(record), |cells| cells.count(record));
+        }
         if record.breaks_trace {
             self.count(table::TRACE_BROKEN.at(&[]));
         }
@@ -169,16 +196,20 @@ impl WorkerMetrics {
         connection: &ConnectionFacts,
         destination: Option<&DestinationFacts>,
     ) {
-        self.tcp.with(
-            &istio::TcpKey::opened(connection, destination),
-            TcpCells::opened,
-        );
+        if self.traffic {
+            self.tcp.with(
+                &istio::TcpKey::opened(connection, destination),
+                TcpCells::opened,
+            );
+        }
     }
 
     /// Counts an opaque connection that has ended.
     pub(super) fn tcp_closed(&self, record: &TcpRecord) {
-        self.tcp
-            .with(&istio::TcpKey::closed(record), |cells| cells.closed(record));
+        if self.traffic {
+            self.tcp
+                .with(&istio::TcpKey::closed(record), |cells| cells.closed(record));
+        }
         if let Some(reason) = record.error.filter(|reason| !istio::is_no_reject(reason)) {
             self.refused(record.connection.direction, reason);
         }

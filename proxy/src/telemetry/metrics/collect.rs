@@ -11,37 +11,43 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
 use super::cell::{BOUNDS, HistogramTotal};
+use super::istio::{RequestSeries, RequestTotals};
 use super::labels::{self, Labels, Own};
+use super::open::{self, Exemplars};
 use super::table::{self, Kind, Point};
-use super::{Families, process};
+use super::{Families, gateway, process};
 
 /// All metrics of a proxy: where workers, other threads and whoever reads them meet. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     families: Families,
     sources: Sources,
+    sums: Arc<Sums>,
     registry: Registry,
 }
 
 impl Metrics {
     /// Metrics of a proxy that is `own`.
+    #[cfg(test)]
     pub(crate) fn new(own: Own) -> Self {
         Self::with_families(own, Families::default())
     }
 
-    pub(super) fn with_families(own: Own, families: Families) -> Self {
+    /// Metrics of a proxy that is `own`, of `families`.
+    pub(crate) fn with_families(own: Own, families: Families) -> Self {
         let sources = Sources::default();
         let registry = Registry::new();
-        let sums = Sums {
+        let sums = Arc::new(Sums {
             own,
             families: families.clone(),
             sources: sources.clone(),
-        };
-        let registered = registry.register(Box::new(sums));
+        });
+        let registered = registry.register(Box::new(Shared(Arc::clone(&sums))));
         registered.expect("a first collector collides with none");
         Self {
             families,
             sources,
+            sums,
             registry,
         }
     }
@@ -75,6 +81,13 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// All metrics in OpenMetrics' form (version 1.0.0), with exemplars.
+    pub(crate) fn open_metrics(&self) -> String {
+        open::write(&self.registry.gather(), &self.sums.exemplars())
+    }
+}
+
 /// A number that any thread may change; clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Number(Arc<AtomicU64>);
@@ -103,23 +116,29 @@ impl fmt::Debug for Sources {
     }
 }
 
+/// The one collector, as the registry has it.
+struct Shared(Arc<Sums>);
+
 /// The one collector.
+#[derive(Debug)]
 struct Sums {
     own: Own,
     families: Families,
     sources: Sources,
 }
 
-impl Collector for Sums {
+impl Collector for Shared {
     fn desc(&self) -> Vec<&Desc> {
         // The registry uses these to refuse two collectors of the same metrics; there is only this one.
         Vec::new()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut all = self.own_metrics();
-        all.extend(self.requests());
-        all.extend(self.tcp());
+        let sums = &self.0;
+        let mut all = sums.own_metrics();
+        all.extend(sums.requests());
+        all.extend(sums.tcp());
+        all.extend(sums.gateway());
         all
     }
 }
@@ -152,7 +171,14 @@ impl Sums {
             samples.entry(point.metric.name).or_default().push(sample);
         }
         let family = |metric: &&table::Metric| {
-            let samples = samples.remove(metric.name)?;
+            let mut samples = samples.remove(metric.name).unwrap_or_default();
+            // So that a first event is an increase.
+            if samples.is_empty() && metric.labels.is_empty() && metric.kind == Kind::Counter {
+                samples.push(counter(Vec::new(), 0.0));
+            }
+            if samples.is_empty() {
+                return None;
+            }
             Some(family(metric.name, metric.help, kind(metric.kind), samples))
         };
         table::ALL.iter().filter_map(family).collect()
@@ -173,6 +199,42 @@ impl Sums {
             istio(durations, MetricType::HISTOGRAM, duration),
             istio(request_bytes, MetricType::HISTOGRAM, sent),
             istio(response_bytes, MetricType::HISTOGRAM, received),
+        ]
+    }
+
+    /// The newest sampled request of each series.
+    fn exemplars(&self) -> Exemplars {
+        let totals = self.families.requests.totals();
+        let named = |(series, totals): (RequestSeries, RequestTotals)| {
+            let pairs = pairs(&labels::of_request(&self.own, &series));
+            Some(((open::DURATION, open::labels(&pairs)), totals.exemplar?))
+        };
+        totals.into_iter().filter_map(named).collect()
+    }
+
+    /// By route template, and status for the count.
+    fn gateway(&self) -> Vec<MetricFamily> {
+        let Some(family) = &self.families.gateway else {
+            return Vec::new();
+        };
+        let (mut count, mut durations) = (vec![], BTreeMap::<_, HistogramTotal>::new());
+        for (series, totals) in family.totals() {
+            let route = [pair("method", series.method), pair("route", &series.route)];
+            let status = pair("status", &series.status.to_string());
+            count.push(counter(
+                [&route[..], &[status]].concat(),
+                as_f64(totals.count),
+            ));
+            let route = (series.method, series.route);
+            durations.entry(route).or_default().add(&totals.duration);
+        }
+        let duration = |((method, route), total): ((&str, Arc<str>), HistogramTotal)| {
+            seconds(vec![pair("method", method), pair("route", &route)], &total)
+        };
+        let durations = durations.into_iter().map(duration).collect();
+        vec![
+            istio(gateway::REQUESTS, MetricType::COUNTER, count),
+            istio(gateway::DURATION, MetricType::HISTOGRAM, durations),
         ]
     }
 
@@ -250,20 +312,29 @@ fn gauge(labels: Vec<LabelPair>, value: f64) -> proto::Metric {
 }
 
 fn histogram(labels: Vec<LabelPair>, total: &HistogramTotal) -> proto::Metric {
+    scaled(labels, total, THOUSANDTHS)
+}
+
+/// Of durations, which are kept in thousandths of a millisecond.
+fn seconds(labels: Vec<LabelPair>, total: &HistogramTotal) -> proto::Metric {
+    scaled(labels, total, THOUSANDTHS * 1000.0)
+}
+
+fn scaled(labels: Vec<LabelPair>, total: &HistogramTotal, scale: f64) -> proto::Metric {
     let mut histogram = proto::Histogram::default();
     let mut seen = 0;
     let mut buckets = Vec::with_capacity(BOUNDS.len());
     for (bound, count) in BOUNDS.iter().zip(total.buckets) {
         seen += count;
         let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(as_f64(*bound) / THOUSANDTHS);
+        bucket.set_upper_bound(as_f64(*bound) / scale);
         bucket.set_cumulative_count(seen);
         buckets.push(bucket);
     }
     histogram.set_bucket(buckets);
     // From the same reading as the buckets, so that it is never less than they are.
     histogram.set_sample_count(total.buckets.iter().sum());
-    histogram.set_sample_sum(as_f64(total.sum) / THOUSANDTHS);
+    histogram.set_sample_sum(as_f64(total.sum) / scale);
     let mut sample = proto::Metric::from_label(labels);
     sample.set_histogram(histogram);
     sample

@@ -51,7 +51,8 @@ impl Families {
 }
 
 impl HistogramTotal {
-    fn add(&mut self, other: &Self) {
+    /// Adds another reading.
+    pub(super) fn add(&mut self, other: &Self) {
         for (own, more) in self.buckets.iter_mut().zip(other.buckets) {
             *own = own.wrapping_add(more);
         }

@@ -6,9 +6,11 @@
 use std::hash::RandomState;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use weft_policy::spiffe::SpiffeId;
 
 use super::cell::{Cell, Histogram, HistogramTotal, Key, Sum, hash_of};
+use super::open::Exemplar;
 use crate::discovery::ServiceName;
 use crate::telemetry::record::{
     ConnectionFacts, DestinationFacts, Direction, End, RequestRecord, TcpRecord,
@@ -201,14 +203,23 @@ pub(super) struct RequestCells {
     duration: Histogram,
     request_bytes: Histogram,
     response_bytes: Histogram,
+    /// The last sampled request; only such a one takes the lock.
+    exemplar: Mutex<Option<Exemplar>>,
 }
 
 impl RequestCells {
     pub(super) fn count(&self, record: &RequestRecord) {
         self.count.add(1);
         let elapsed = record.start.elapsed().as_micros();
-        self.duration
-            .observe(u64::try_from(elapsed).unwrap_or(u64::MAX));
+        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        self.duration.observe(elapsed);
+        if record.trace.sampled {
+            *self.exemplar.lock() = Some(Exemplar {
+                trace_id: record.trace.trace_id,
+                value: elapsed,
+                at: record.started,
+            });
+        }
         self.request_bytes
             .observe(record.request_bytes.saturating_mul(1000));
         self.response_bytes
@@ -223,6 +234,8 @@ pub(super) struct RequestTotals {
     pub(super) duration: HistogramTotal,
     pub(super) request_bytes: HistogramTotal,
     pub(super) response_bytes: HistogramTotal,
+    /// The newest.
+    pub(super) exemplar: Option<Exemplar>,
 }
 
 impl Sum for RequestCells {
@@ -233,6 +246,9 @@ impl Sum for RequestCells {
         self.duration.add_to(&mut total.duration);
         self.request_bytes.add_to(&mut total.request_bytes);
         self.response_bytes.add_to(&mut total.response_bytes);
+        let exemplar = *self.exemplar.lock();
+        let newest = total.exemplar.into_iter().chain(exemplar);
+        total.exemplar = newest.max_by_key(|exemplar| exemplar.at);
     }
 }
 

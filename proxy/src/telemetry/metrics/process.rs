@@ -5,7 +5,7 @@ use std::fs;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-use super::table::{CPU, FILES, FILES_LIMIT, MEMORY, Point, STARTED};
+use super::table::{CPU, FILES, FILES_LIMIT, MEMORY, MEMORY_LIMIT, Point, STARTED};
 
 /// Reads what the kernel tells; what it does not tell is left out.
 pub(super) fn read() -> Vec<(Point, f64)> {
@@ -20,6 +20,7 @@ pub(super) fn read() -> Vec<(Point, f64)> {
             MEMORY.at(&[]),
             resident_pages(&statm).map(|pages| pages * page_size() as f64),
         ),
+        (MEMORY_LIMIT.at(&[]), memory_limit()),
         (CPU.at(&[]), cpu_ticks(&stat).map(|spent| spent / ticks)),
         (FILES.at(&[]), files.ok()),
         (FILES_LIMIT.at(&[]), limit.map(|limit| limit as f64)),
@@ -29,6 +30,27 @@ pub(super) fn read() -> Vec<(Point, f64)> {
         .into_iter()
         .filter_map(|(point, value)| Some((point, value?)))
         .collect()
+}
+
+/// The smallest of the cgroup's limit (either version) and the machine's memory.
+fn memory_limit() -> Option<f64> {
+    let files = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let number = |path| fs::read_to_string(path).ok()?.trim().parse::<f64>().ok();
+    let machine = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let limits = files.into_iter().filter_map(number);
+    limits.chain(machine_memory(&machine)).reduce(f64::min)
+}
+
+/// proc(5), `meminfo`: `MemTotal:       16384000 kB`.
+fn machine_memory(meminfo: &str) -> Option<f64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kilobytes * 1024.0)
 }
 
 /// proc(5), `statm`: "size resident shared text lib data dt", in pages.
@@ -78,7 +100,7 @@ mod tests {
     #[test]
     fn this_process_can_be_read() {
         let values = read();
-        assert_eq!(values.len(), 5, "{values:?}");
+        assert_eq!(values.len(), 6, "{values:?}");
         // No CPU time may have been counted yet.
         let mut some = values.iter().filter(|(point, _)| *point != CPU.at(&[]));
         assert!(some.all(|(_, value)| *value > 0.0), "{values:?}");

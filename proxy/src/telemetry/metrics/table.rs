@@ -47,7 +47,6 @@ metrics! {
     FAULTS: Counter "weft_faults_total" ["kind"] "Faults that policy asked for.";
     AUTHZ_AUDIT: Counter "weft_authz_audit_total" ["reason"] "Requests and connections that the rules would have refused, but authz.mode is audit.";
     JWT_KEYS: Counter "weft_jwt_key_reads_total" ["result"] "Readings of token issuers' keys, from files and URLs.";
-    BREAKERS: Counter "weft_breaker_changes_total" ["to"] "Circuit breakers of endpoints that opened or closed.";
     RETRIES: Counter "weft_retries_total" ["reason"] "Further attempts at a request.";
     MIRRORED: Counter "weft_mirrored_total" ["result"] "Copies of requests that routes asked for, by what became of them.";
     POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections that are open, and of these HTTP/1 ones that are idle.";
@@ -66,6 +65,7 @@ metrics! {
     LOG_DROPPED: Counter "weft_access_log_dropped_total" [] "Lines of the access log that were lost because it is read too slowly.";
     BUILD: Gauge "weft_build_info" ["version"] "1, with the version of this proxy.";
     MEMORY: Gauge "process_resident_memory_bytes" [] "Resident memory size.";
+    MEMORY_LIMIT: Gauge "weft_memory_limit_bytes" [] "What the memory of this container, or of the machine, is limited to.";
     CPU: Counter "process_cpu_seconds_total" [] "User and system CPU time spent.";
     FILES: Gauge "process_open_fds" [] "Open file descriptors.";
     FILES_LIMIT: Gauge "process_max_fds" [] "Largest number of open file descriptors.";

@@ -12,14 +12,17 @@ use super::*;
 use crate::telemetry::record::End;
 use crate::telemetry::sample;
 
-fn metrics(series: usize) -> Metrics {
-    let own = Own {
+fn own() -> Own {
+    Own {
         workload: "orders".to_owned(),
         namespace: "shop".to_owned(),
         principal: "spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap(),
         version: Some("v2".to_owned()),
-    };
-    Metrics::with_families(own, Families::with_limit(series))
+    }
+}
+
+fn metrics(series: usize) -> Metrics {
+    Metrics::with_families(own(), Families::with_limit(series))
 }
 
 /// One line of the text format.
@@ -416,6 +419,67 @@ fn five_thousand_series_are_scraped_within_a_moment() {
     );
 }
 
+#[tokio::test]
+async fn an_exemplar_names_a_trace_of_its_bucket() {
+    let metrics = metrics(10);
+    let worker = metrics.families().worker();
+    let mut record = sample::request(Direction::Inbound);
+    record.trace.sampled = false;
+    worker.request(&record);
+    assert!(
+        !metrics.open_metrics().contains("trace_id"),
+        "only what is sampled can be found"
+    );
+    record.trace.sampled = true;
+    worker.request(&record);
+    let text = metrics.open_metrics();
+    let id = format!("# {{trace_id=\"{}\"}} ", "ab".repeat(16));
+    let with: Vec<&str> = text.lines().filter(|line| line.contains(&id)).collect();
+    assert_eq!(with.len(), 1, "{text}");
+    assert!(
+        with[0].starts_with("istio_request_duration_milliseconds_bucket{"),
+        "{}",
+        with[0]
+    );
+    assert!(text.contains("# TYPE istio_requests counter\n"), "{text}");
+    assert!(text.contains("\nistio_requests_total{"), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn a_gateway_counts_by_route_template() {
+    let metrics = Metrics::with_families(own(), Families::with_limit(1).with_gateway());
+    let worker = metrics.families().worker();
+    let mut record = sample::request(Direction::Outbound);
+    worker.request(&record);
+    record.route = Some(crate::telemetry::record::RouteFacts {
+        name: "routes[0]".into(),
+        template: Some("/orders/{id}".into()),
+    });
+    worker.request(&record);
+    worker.request(&sample::request(Direction::Inbound));
+    let lines = parse(&metrics.text().unwrap());
+    for route in ["unmatched", "/orders/{id}"] {
+        let labels = [("method", "POST"), ("route", route)];
+        assert_eq!(
+            value(&lines, "api_gateway_requests_total", &labels),
+            1.0,
+            "{route}"
+        );
+        let count = "api_gateway_request_duration_seconds_count";
+        assert_eq!(value(&lines, count, &labels), 1.0, "{route}");
+    }
+    let bound = [("le", "0.0005"), ("route", "unmatched")];
+    assert!(
+        find(
+            &lines,
+            "api_gateway_request_duration_seconds_bucket",
+            &bound
+        )
+        .is_some()
+    );
+}
+
 #[test]
 fn the_documented_metrics_are_the_ones_in_the_code() {
     let mut code: BTreeMap<&str, String> = BTreeMap::new();
@@ -426,6 +490,8 @@ fn the_documented_metrics_are_the_ones_in_the_code() {
     for (name, _) in labels::REQUESTS.into_iter().chain(labels::TCP) {
         code.insert(name, "see below".to_owned());
     }
+    code.insert(gateway::REQUESTS.0, "method, route, status".to_owned());
+    code.insert(gateway::DURATION.0, "method, route".to_owned());
     let text = include_str!("../../../../docs/metrics.md");
     let row = |line: &'static str| {
         let mut cells = line.strip_prefix("| `")?.split('|');
