@@ -18,13 +18,13 @@ use weft_policy::spiffe::SpiffeId;
 
 use crate::board::Shared;
 use crate::config::Config;
-use crate::events::Events;
 use crate::metrics::{self, Metrics};
 use crate::model::{Model, Names};
 use crate::own::Own;
 use crate::serve::Server;
 use crate::token::Tokens;
 use crate::watch::{KINDS, News, SILENCE, Watches};
+use crate::writer::{Word, Writer};
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -83,6 +83,8 @@ pub async fn serve(
     };
     watches.start(&tasks);
     drop(watches);
+    let (words, said) = mpsc::channel(WORDS);
+    let writer = Writer::new(client.clone());
     let keeper = Keeper {
         model: Model::new(Names {
             cluster_domain: config.cluster_domain.clone(),
@@ -91,7 +93,7 @@ pub async fn serve(
         shared: shared.clone(),
         metrics: metrics.clone(),
         missing: KINDS.into_iter().collect(),
-        events: Events::new(client.clone()),
+        words,
     };
     let (authority, id) = identity(&config)?;
     let server = Server {
@@ -117,6 +119,7 @@ pub async fn serve(
         metrics::serve(metrics_listener, metrics, ready, stop.clone()),
         stop.run_until_cancelled(own.renew(authority, id)),
         stop.run_until_cancelled(keeper.run(told)),
+        stop.run_until_cancelled(writer.run(said)),
     );
     Ok(())
 }
@@ -144,7 +147,7 @@ struct Keeper {
     metrics: Metrics,
     /// Kinds that have not been read whole yet.
     missing: HashSet<&'static str>,
-    events: Events,
+    words: mpsc::Sender<Word>,
 }
 
 impl Keeper {
@@ -158,7 +161,7 @@ impl Keeper {
             {
                 self.take(news);
             }
-            self.flush().await;
+            self.flush();
         }
     }
 
@@ -173,7 +176,7 @@ impl Keeper {
         }
     }
 
-    async fn flush(&mut self) {
+    fn flush(&mut self) {
         if !self.missing.is_empty() {
             return;
         }
@@ -190,7 +193,17 @@ impl Keeper {
             .set(i64::try_from(self.model.problems()).unwrap_or(i64::MAX));
         for problem in self.model.take_problems() {
             warn!(object = %problem.source, problem = problem.text, "annotations refused, the last good ones stay");
-            self.events.tell(&problem).await;
+            self.say(Word::Problem(problem));
+        }
+        for verdict in self.model.take_verdicts() {
+            self.say(Word::Verdict(verdict));
+        }
+    }
+
+    /// Endpoints must not wait for what is written.
+    fn say(&self, word: Word) {
+        if let Err(error) = self.words.try_send(word) {
+            warn!(%error, "too much to write, something is left out");
         }
     }
 }
@@ -208,6 +221,8 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Changes that wait to be taken in; watches wait beyond it.
 const NEWS: usize = 4096;
+/// What waits to be written.
+const WORDS: usize = 4096;
 /// Nothing came for so long: time to tell.
 const QUIET: Duration = Duration::from_millis(20);
 /// It never becomes quiet: tell nevertheless.

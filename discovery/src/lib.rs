@@ -7,9 +7,9 @@
 pub mod app;
 pub mod config;
 
-mod events;
 pub mod token;
 mod watch;
+mod writer;
 
 pub mod board;
 pub mod cluster;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use weft_policy::spiffe::TrustDomain;
 
 use self::policy::Source;
+use self::routes::status::Verdict;
 use crate::board::{Board, Kind};
 use crate::cluster::{Change, Key, Notes, Owner, OwnerRef, Pod, Route, RouteRef, Service, Slice};
 
@@ -30,6 +31,8 @@ pub struct Model {
     index: Index,
     dirty: Dirty,
     layers: policy::Layers,
+    /// Verdicts that were not told yet.
+    verdicts: Vec<Verdict>,
 }
 
 /// What all names are made with.
@@ -53,6 +56,10 @@ struct Index {
     services_in: HashMap<Arc<str>, HashSet<Key>>,
     /// What each slice put on the board for addresses without pods.
     bare: HashMap<Key, BTreeSet<Arc<str>>>,
+    /// The routes whose parent a service is.
+    routes_of: HashMap<Key, HashSet<RouteRef>>,
+    /// The routes that send to a service.
+    routes_to: HashMap<Key, HashSet<RouteRef>>,
     /// The namespaces that have routes of their own for a service.
     consumers: HashMap<Key, BTreeSet<String>>,
 }
@@ -67,6 +74,8 @@ struct Dirty {
     inbound: BTreeSet<Key>,
     /// How services are to be called changed.
     calls: BTreeSet<Key>,
+    /// Routes whose writers are to be told.
+    routes: BTreeSet<RouteRef>,
 }
 
 impl Model {
@@ -84,6 +93,7 @@ impl Model {
             index: Index::default(),
             dirty: Dirty::default(),
             layers: policy::Layers::default(),
+            verdicts: Vec::new(),
         }
     }
 
@@ -111,9 +121,20 @@ impl Model {
             Change::Route(name, route) => {
                 let before = put(&mut self.routes, name.clone(), route);
                 let now = self.routes.get(&name);
-                let both = [before.as_ref(), now].into_iter().flatten();
-                let parents = both.flat_map(|route| routes::parents(&name, route));
-                self.dirty.calls.extend(parents);
+                if before.as_ref().map(|route| &route.spec) == now.map(|route| &route.spec) {
+                    return;
+                }
+                for (route, there) in [(before.as_ref(), false), (now, true)] {
+                    let Some(route) = route else { continue };
+                    for parent in routes::parents(&name, route) {
+                        note(&mut self.index.routes_of, &parent, &name, there);
+                        self.dirty.calls.insert(parent);
+                    }
+                    for backend in routes::backends(&name, route) {
+                        note(&mut self.index.routes_to, &backend, &name, there);
+                    }
+                }
+                self.dirty.routes.insert(name);
             }
         }
     }
@@ -145,6 +166,17 @@ impl Model {
         for key in &dirty.calls {
             self.put_route_policies(key, board);
         }
+        for name in &dirty.routes {
+            let route = self.routes.get(name);
+            let verdict =
+                route.and_then(|route| routes::status::verdict(name, route, &self.services));
+            self.verdicts.extend(verdict);
+        }
+    }
+
+    /// What is to be told to those who wrote routes.
+    pub fn take_verdicts(&mut self) -> Vec<Verdict> {
+        std::mem::take(&mut self.verdicts)
     }
 
     /// Whether a flush has something to do.
@@ -156,10 +188,10 @@ impl Model {
             slices,
             inbound,
             calls,
+            routes,
         } = &self.dirty;
-        ![services, pods, slices, inbound, calls]
-            .into_iter()
-            .all(BTreeSet::is_empty)
+        let keys = [services, pods, slices, inbound, calls];
+        !(routes.is_empty() && keys.into_iter().all(BTreeSet::is_empty))
     }
 
     fn service(&mut self, key: Key, service: Option<Service>) {
@@ -170,6 +202,7 @@ impl Model {
         note(&mut self.index.services_in, &key.namespace, &key, there);
         put(&mut self.services, key.clone(), service);
         self.members_changed(&key);
+        self.routes_changed(&key);
         self.dirty.calls.insert(key.clone());
         self.dirty.services.insert(key);
     }
@@ -270,6 +303,20 @@ impl Model {
         let slices = self.index.slices_with.get(pod).into_iter().flatten();
         let services = slices.filter_map(|slice| Some(self.slices.get(slice)?.service.clone()));
         self.dirty.calls.extend(services.collect::<Vec<_>>());
+    }
+
+    /// What leads to a service depends on its being there.
+    fn routes_changed(&mut self, service: &Key) {
+        let to = self.index.routes_to.get(service).into_iter().flatten();
+        let of = self.index.routes_of.get(service).into_iter().flatten();
+        for name in to.chain(of) {
+            let parents = self
+                .routes
+                .get(name)
+                .map(|route| routes::parents(name, route));
+            self.dirty.calls.extend(parents.into_iter().flatten());
+            self.dirty.routes.insert(name.clone());
+        }
     }
 
     /// The ports of a service are in its members.

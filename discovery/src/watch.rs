@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use crate::cluster::{Change, Key, OwnerRef, Route, RouteRef, read};
 use crate::metrics::Metrics;
+use crate::model::routes::{GRPC_ROUTE, HTTP_ROUTE};
 
 /// What a watch says.
 #[derive(Debug)]
@@ -299,6 +300,4 @@ pub(crate) fn route_resource(kind: &str) -> ApiResource {
     ))
 }
 
-const HTTP_ROUTE: &str = "HTTPRoute";
-const GRPC_ROUTE: &str = "GRPCRoute";
 const WATCH_SECONDS: u32 = 25;

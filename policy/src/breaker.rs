@@ -47,6 +47,14 @@ impl Breaker {
     };
 }
 
+impl Breaker {
+    /// Whether anything opens it.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.ratio.is_some() || self.consecutive.is_some()
+    }
+}
+
 impl Default for Breaker {
     fn default() -> Self {
         Self::UNWRITTEN

@@ -4,22 +4,27 @@
 //! file below; here is what they have in common: tiers and zones, who is passed over, and how much of its weight a new
 //! endpoint has. Which endpoints exist is up to `discovery`.
 
+use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_policy::balance::{Algorithm, Balance, Locality};
+use weft_policy::breaker::Breaker;
 
+use self::breaker::{Change, Verdict};
 use crate::discovery::Service;
 use crate::discovery::endpoint::{Endpoint, Endpoints, Member, Tier};
 
+pub(crate) mod breaker;
 mod draw;
 pub(crate) mod ewma;
 pub(crate) mod hash;
 mod least_loaded;
 mod locality;
 mod round_robin;
+pub(crate) mod verdict;
 
 /// An endpoint chosen for a request; counts as load of the endpoint while it lives.
 ///
@@ -29,15 +34,34 @@ mod round_robin;
 pub(crate) struct Picked {
     endpoint: Arc<Endpoint>,
     at: Instant,
+    /// The request is the probe of a breaker that was open.
+    probe: Cell<bool>,
 }
 
 impl Picked {
-    fn new(member: &Member, now: Instant) -> Self {
+    fn new(member: &Member, now: Instant, probe: bool) -> Self {
         member.endpoint.begin();
         Self {
             endpoint: Arc::clone(&member.endpoint),
             at: now,
+            probe: Cell::new(probe),
         }
+    }
+
+    /// Has the breaker learn what became of the request.
+    pub(crate) fn learn(
+        &self,
+        service: &Service,
+        verdict: Verdict,
+        rule: &Breaker,
+    ) -> Option<Change> {
+        let outcome = (verdict, self.probe.take());
+        // No look at the clock for an endpoint that does well.
+        if outcome == (Verdict::Good, false) && self.endpoint.breaker.is_untroubled(rule) {
+            return None;
+        }
+        let at = self.endpoint.age(Instant::now());
+        breaker::learn(service, &self.endpoint, outcome, at, rule)
     }
 
     /// Returns how long ago it was chosen: what earlier attempts took elsewhere is not its doing.
@@ -65,6 +89,9 @@ impl Deref for Picked {
 
 impl Drop for Picked {
     fn drop(&mut self) {
+        if self.probe.take() {
+            self.endpoint.breaker.release_probe();
+        }
         self.endpoint.end();
     }
 }
@@ -83,6 +110,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Wish<'a> {
     /// The service's own.
     pub(crate) balance: &'a Balance,
+    /// The service's own.
+    pub(crate) breaker: &'a Breaker,
     /// What [`hash::key`] read from the request.
     pub(crate) key: Option<u64>,
     /// Ids of endpoints that are to be passed over while there are others.
@@ -90,17 +119,39 @@ pub(crate) struct Wish<'a> {
     pub(crate) now: Instant,
 }
 
+impl Wish<'_> {
+    /// Whether the endpoint's breaker lets traffic flow.
+    fn admits(&self, member: &Member) -> bool {
+        member.endpoint.breaker.is_closed() || !self.breaker.is_on()
+    }
+
+    /// Whether this request is now the probe of the endpoint's breaker.
+    fn begins_probe(&self, member: &Member) -> bool {
+        let endpoint = &member.endpoint;
+        member.weight > 0
+            && self.breaker.is_on()
+            && !self.avoid.contains(&endpoint.id)
+            && endpoint.breaker.begin_probe(endpoint.age(self.now))
+    }
+}
+
 /// Picks an endpoint of `service`, one that is not to be avoided if there is any.
 ///
-/// `None` only if the service has no endpoint of a weight above zero, or none in our zone where it must be: where all are
-/// taken out, the one that was taken out first is tried again, so that a lone endpoint is never left out.
+/// `None` only if the service has no endpoint of a weight above zero, or none in our zone where it must be, or if the
+/// breakers of all are open: where all are taken out, the one that was taken out first is tried again, so that a lone
+/// endpoint is never left out.
 pub(crate) fn pick(service: &Service, wish: &Wish<'_>) -> Option<Picked> {
     let endpoints = service.endpoints();
+    if let Some(probed) = breaker::due(service, endpoints.iter(), |member| {
+        wish.begins_probe(member)
+    }) {
+        return Some(Picked::new(probed, wish.now, true));
+    }
     let wanted = |endpoint: &Endpoint| !wish.avoid.contains(&endpoint.id);
     let chosen = among(service, &endpoints, wish, wanted)
         .or_else(|| among(service, &endpoints, wish, |_| true))
         .or_else(|| least_recently_taken_out(&endpoints, wish));
-    chosen.map(|member| Picked::new(member, wish.now))
+    chosen.map(|member| Picked::new(member, wish.now, false))
 }
 
 /// The choice among the available endpoints that are `wanted`, from the first tier that has any.
@@ -111,8 +162,10 @@ fn among<'a>(
     wanted: impl Fn(&Endpoint) -> bool,
 ) -> Option<&'a Member> {
     let open = |member: &Member| {
-        let is_open =
-            member.weight > 0 && member.endpoint.is_available(wish.now) && wanted(&member.endpoint);
+        let is_open = member.weight > 0
+            && member.endpoint.is_available(wish.now)
+            && wish.admits(member)
+            && wanted(&member.endpoint);
         if is_open { warmth(member, wish) } else { 0 }
     };
     endpoints.tiers().iter().find_map(|tier| {
@@ -154,7 +207,7 @@ fn least_recently_taken_out<'a>(endpoints: &'a Endpoints, wish: &Wish<'_>) -> Op
     let strict = wish.balance.locality == Locality::Strict;
     let eligible = endpoints
         .iter()
-        .filter(|member| member.weight > 0 && (member.near || !strict));
+        .filter(|member| member.weight > 0 && (member.near || !strict) && wish.admits(member));
     eligible.min_by_key(|member| {
         (
             wish.avoid.contains(&member.endpoint.id),

@@ -121,6 +121,14 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
+    /// The same with another limit for TCP.
+    pub(crate) fn within(&self, connect_timeout: Duration) -> Self {
+        Self {
+            connect_timeout,
+            ..self.clone()
+        }
+    }
+
     /// Connects to `target`.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub(crate) mod endpoint;
 pub(crate) mod file;
 mod mesh;
 pub(crate) mod name;
+pub(crate) mod uses;
 
 /// Where services come from.
 #[derive(Clone, Debug)]
@@ -289,6 +290,8 @@ pub(crate) struct Service {
     pub(crate) alone: bool,
     /// Since the control plane's part of it last looked.
     used: AtomicBool,
+    /// How often breakers of its endpoints opened since all were closed; 0 while all are.
+    pub(crate) tripped: AtomicU64,
     endpoints: ArcSwap<Endpoints>,
 }
 
@@ -305,6 +308,7 @@ impl Service {
             turns: AtomicU64::new(0),
             alone: false,
             used: AtomicBool::new(true),
+            tripped: AtomicU64::new(0),
             endpoints: ArcSwap::from_pointee(endpoints),
         }
     }

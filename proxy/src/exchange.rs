@@ -128,6 +128,21 @@ impl Exchange {
         }
     }
 
+    /// When its head came.
+    pub(crate) fn start(&self) -> Instant {
+        self.record.start
+    }
+
+    /// Whether it is a gRPC call.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.record.grpc
+    }
+
+    /// What is answered is not the service's answer, but what policy has in its place because of `reject`.
+    pub(crate) fn fell_back(&mut self, reject: Reject) {
+        self.record.reject = Some(reject.label());
+    }
+
     /// How many attempts were made.
     pub(crate) fn attempts(&mut self) -> &mut u32 {
         &mut self.record.attempts

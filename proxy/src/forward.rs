@@ -131,13 +131,13 @@ pub(crate) enum Early {
     Unknown,
 }
 
-/// Forwards opaque bytes over a connection of their own, and records it. What comes with the connection is held as long.
+/// Forwards opaque bytes over a connection of their own until both are silent for `idle`, and records it. What comes with the connection is held as long.
 ///
 /// Gives the connection back if nothing was known of it and its client turns out to speak HTTP.
 pub(crate) async fn tcp<G>(
     cx: &Cx,
     mut io: Io,
-    early: Early,
+    (early, idle): (Early, Duration),
     destination: DestinationFacts,
     upstream: impl Future<Output = Result<(Io, G), ConnectError>>,
 ) -> Option<(Io, Speaks)> {
@@ -151,7 +151,7 @@ pub(crate) async fn tcp<G>(
                 begun();
                 let down = tcp::End::new(io, BytesMut::new());
                 let up = tcp::End::new(upstream, heard);
-                let copied = tcp::forward(down, up, cx.limits.idle_timeout).await;
+                let copied = tcp::forward(down, up, idle).await;
                 (record.sent, record.received) = (copied.sent, copied.received);
                 record.error = copied.error.as_ref().map(broken);
             }

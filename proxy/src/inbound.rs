@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,6 +20,7 @@ use weft_certs::verify::Peer;
 
 use crate::connect::{self, ConnectError, Target};
 use crate::cx::{CallerHeaders, Cx, Worker};
+use crate::deadline::{self, Deadline, Reader};
 use crate::detect::{self, Patience, Protocol};
 use crate::discovery::ServiceName;
 use crate::drain::Lifetime;
@@ -354,7 +356,8 @@ impl Inbound {
             forward::refuse_tcp(&self.cx, &io, destination, reject);
             return None;
         }
-        let forwarded = forward::tcp(&self.cx, io, early, destination, self.lane.opaque());
+        let idle = self.cx.limits.idle_timeout;
+        let forwarded = forward::tcp(&self.cx, io, (early, idle), destination, self.lane.opaque());
         match self.expires {
             None => forwarded.await,
             // Opaque bytes have no moment at which to say goodbye: they get a minute after the identities' end.
@@ -401,11 +404,12 @@ impl Inbound {
         exchange.queued(queued.get());
         passed?;
         let waited = Cell::default();
+        let deadline = Deadline::of(request.headers(), None, exchange.start());
         exchange.to(self.destination());
         let answer = retry::run(
             request,
             &self.cx.worker,
-            policy.unnamed_calls(),
+            (policy.unnamed_calls(), deadline),
             exchange.attempts(),
             async |attempt| self.attempt(attempt, interim, &waited).await,
         );
@@ -413,8 +417,23 @@ impl Inbound {
         exchange.connected(waited.get());
         let mut response = answer?;
         forward::clean_answer(&mut response, switches);
+        if let Some(deadline) = deadline.filter(|_| exchange.is_grpc()) {
+            response.body_mut().until(deadline);
+        }
         headers::strip_mesh(response.headers_mut());
+        self.mark_exhausted(&mut response, exchange);
         Ok(response)
+    }
+
+    /// Our app may have failed because a call of its own did, which was tried as often as it may be.
+    fn mark_exhausted(&self, response: &mut Response<Body>, exchange: &Exchange) {
+        let exhausted = self.cx.worker.policies.exhausted();
+        if response.status().is_server_error()
+            && exhausted.has(exchange.trace().trace_id, Instant::now())
+        {
+            let value = HeaderValue::from_static("1");
+            response.headers_mut().insert(headers::EXHAUSTED, value);
+        }
     }
 
     /// A kept connection may be older than the policy that would not have let it in.
@@ -435,9 +454,22 @@ impl Inbound {
         // An app that ends closes the connections it kept: while we drain, none of them is trusted with a request.
         let fresh = attempt.fresh || self.cx.worker.drain.begun();
         let attempt = Attempt { fresh, ..attempt };
-        let sent = forward::send(&self.lane, attempt, interim, &self.cx.worker, waited).await;
+        let until = attempt.until;
+        let told = until.map(|until| deadline::told(attempt.head, until, Reader::Mesh));
+        let attempt = Attempt {
+            head: told.as_deref().unwrap_or(attempt.head),
+            ..attempt
+        };
+        let sending = forward::send(&self.lane, attempt, interim, &self.cx.worker, waited);
+        let sent = match deadline::by(until, pin!(sending)).await {
+            Ok(sent) => sent,
+            Err(reject) => return Outcome::Final(reject),
+        };
         match sent {
-            Sent::Answer(response) => Outcome::Answer(response),
+            Sent::Answer(answer) => Outcome::Answer {
+                answer,
+                endpoint: None,
+            },
             Sent::NotConnected(error) => Outcome::Failed(Failed {
                 reject: app_reject(&error),
                 // Nobody else can serve this app: there is no endpoint to go to.

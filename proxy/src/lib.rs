@@ -18,6 +18,7 @@ mod tasks;
 mod balance;
 mod connect;
 mod cx;
+mod deadline;
 mod detect;
 mod exchange;
 mod filter;

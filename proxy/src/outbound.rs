@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,13 +15,16 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep};
-use tracing::debug;
+use tracing::{debug, info};
+use weft_policy::Calls;
 use weft_policy::balance::Balance;
+use weft_policy::breaker::Breaker;
 use weft_policy::egress::Egress;
 
-use crate::balance::{self, Picked, Wish};
+use crate::balance::{self, Picked, Wish, verdict};
 use crate::connect::{self, ConnectError, Target};
 use crate::cx::{Cx, Worker};
+use crate::deadline::{self, Deadline, Reader};
 use crate::detect::{self, Patience, Protocol};
 use crate::discovery::endpoint::Endpoint;
 use crate::discovery::{Service as Destination, ServiceName};
@@ -43,7 +47,7 @@ use crate::io::{self, Io};
 use crate::orig_dst::{OrigDst, orig_dst};
 use crate::policy::Active;
 use crate::policy::calls::CallPolicy;
-use crate::pool::{Key, Lane, Open};
+use crate::pool::{self, Key, Lane, Open};
 use crate::reject::{Caller, Reject};
 use crate::retry::{self, Attempt, Failed, Outcome};
 use crate::route::Way;
@@ -152,8 +156,8 @@ struct LastCalled {
 /// One request on its way.
 struct Call<'a> {
     route: &'a Route,
-    /// Of the service that it goes to.
-    balance: &'a Balance,
+    /// How the service is called that it goes to.
+    calls: &'a Calls,
     interim: &'a Interim,
     /// The endpoint of the latest attempt.
     chosen: RefCell<Option<Picked>>,
@@ -233,12 +237,14 @@ impl Outbound {
         let io = self.may_leave(io, protocol, &route).await?;
         let destination = route.facts(None);
         // A copy, for the connection must not hold the policy of its first moment.
-        let balance = {
+        let (balance, breaker, idle) = {
             let policy = self.cx.worker.policies.current();
-            route.calls(&policy).calls.balance.clone()
+            let calls = &route.calls(&policy).calls;
+            (calls.balance.clone(), calls.breaker, calls.timeout.idle)
         };
-        let upstream = self.dial(&route, wrap, &balance);
-        forward::tcp(&self.cx, io, early, destination, upstream).await
+        let upstream = self.dial(&route, wrap, (&balance, &breaker));
+        let idle = idle.unwrap_or(self.cx.limits.idle_timeout);
+        forward::tcp(&self.cx, io, (early, idle), destination, upstream).await
     }
 
     /// Gives the connection back if policy lets it go where it was meant to.
@@ -296,7 +302,7 @@ impl Outbound {
         &self,
         route: &Route,
         wrap: Wrap,
-        balance: &Balance,
+        (balance, breaker): (&Balance, &Breaker),
     ) -> Result<(Io, (Open, Option<Picked>)), ConnectError> {
         let worker = &self.cx.worker;
         let Route::Service(service) = route else {
@@ -311,6 +317,7 @@ impl Outbound {
         loop {
             let wish = Wish {
                 balance,
+                breaker,
                 key,
                 avoid: &avoid,
                 now: Instant::now(),
@@ -368,13 +375,14 @@ impl Outbound {
         interim: &Interim,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Reject> {
-        let policy = self.cx.worker.policies.current();
         let route = self.route(&request).await?;
+        // Who is called for the first time has told us just now how.
+        let policy = self.cx.worker.policies.current();
         exchange.to(route.facts(None));
         if *request.method() == Method::CONNECT {
             route.check(&policy, &request)?;
-            let balance = &route.calls(&policy).calls.balance;
-            return Box::pin(self.connect(&route, balance, exchange)).await;
+            let calls = &route.calls(&policy).calls;
+            return Box::pin(self.connect(&route, calls, exchange)).await;
         }
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         self.add_host(&mut request);
@@ -392,16 +400,19 @@ impl Outbound {
         route.check(&policy, &request)?;
         let call = Call {
             route: &route,
-            balance: &route.calls(&policy).calls.balance,
+            calls: &route.calls(&policy).calls,
             interim,
             chosen: RefCell::new(None),
             tries: RefCell::new(Tries::of(exchange.trace())),
             waited: Cell::default(),
         };
+        let calls = way.calls(own);
+        let timeout = calls.calls.timeout;
+        let deadline = Deadline::of(request.headers(), timeout.request, exchange.start());
         let answer = retry::run(
             request,
             &self.cx.worker,
-            way.calls(own),
+            (calls, deadline),
             exchange.attempts(),
             async |attempt| self.attempt(attempt, &call).await,
         );
@@ -414,11 +425,48 @@ impl Outbound {
             .as_ref()
             .is_some_and(|picked| picked.identity.is_some());
         exchange.picked(picked);
-        let mut response = answer?;
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(reject) => return self.fall_back(reject, &way, calls, exchange),
+        };
         forward::clean_answer(&mut response, switches);
         strip_marks(response.headers_mut(), meshed);
+        self.note_exhausted(&response, exchange);
+        if let Some(deadline) = deadline.filter(|_| exchange.is_grpc()) {
+            response.body_mut().until(deadline);
+        }
+        if let Some(idle) = timeout.idle {
+            response.body_mut().idle(idle);
+        }
         way.answer(&mut response);
         Ok(response)
+    }
+
+    /// Should our app fail because of this answer, its caller is not to try again.
+    fn note_exhausted(&self, response: &Response<Body>, exchange: &Exchange) {
+        let failed = response.status().is_server_error() || exchange.is_grpc();
+        if failed && response.headers().contains_key(headers::EXHAUSTED) {
+            let exhausted = self.cx.worker.policies.exhausted();
+            exhausted.note(exchange.trace().trace_id, Instant::now());
+        }
+    }
+
+    /// What policy answers in place of a service that was not there.
+    fn fall_back(
+        &self,
+        reject: Reject,
+        way: &Way<'_>,
+        calls: &CallPolicy,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Body>, Reject> {
+        if exchange.is_grpc() {
+            return Err(reject);
+        }
+        let answer = way.fall_back(calls, reject).ok_or(reject)?;
+        let metrics = self.cx.worker.telemetry.metrics();
+        metrics.refused(Direction::Outbound, reject.label());
+        exchange.fell_back(reject);
+        Ok(answer)
     }
 
     /// The service a request is for.
@@ -493,7 +541,7 @@ impl Outbound {
             Route::Outside(_) => None,
             Route::Service(service) => match self.pick(service, &attempt, call) {
                 Some(picked) => Some(picked),
-                None => return failed(Reject::NoEndpoint, None),
+                None => return failed(nobody(service), None),
             },
         };
         if picked
@@ -508,10 +556,38 @@ impl Outbound {
                 .to(picked.address, picked.identity.as_ref());
         }
         let lane = self.lane(call.route, picked.as_ref());
-        let sent = forward::send(&lane, attempt, call.interim, &self.cx.worker, &call.waited).await;
-        let outcome = judge(sent, picked.as_ref());
+        lane.obey(pool::Rule {
+            pool: call.calls.pool,
+            connect: call.calls.timeout.connect,
+        });
+        let until = attempt.until;
+        let told = until.map(|until| deadline::told(attempt.head, until, reader(picked.as_ref())));
+        let attempt = Attempt {
+            head: told.as_deref().unwrap_or(attempt.head),
+            ..attempt
+        };
+        let sending = forward::send(&lane, attempt, call.interim, &self.cx.worker, &call.waited);
+        let outcome = match deadline::by(until, pin!(sending)).await {
+            Ok(sent) => judge(sent, picked.as_ref()),
+            Err(whose) => late(whose, picked.as_ref()),
+        };
+        if let (Route::Service(service), Some(picked)) = (call.route, &picked) {
+            self.learn(service, picked, &outcome, &call.calls.breaker);
+        }
         *call.chosen.borrow_mut() = picked;
         outcome
+    }
+
+    /// Has the endpoint's breaker learn from an attempt.
+    fn learn(&self, service: &Destination, picked: &Picked, outcome: &Outcome, rule: &Breaker) {
+        if !rule.is_on() {
+            return;
+        }
+        let changed = picked.learn(service, verdict::of(outcome, rule), rule);
+        let Some(change) = changed else { return };
+        let (to, endpoint) = (change.as_str(), picked.address);
+        info!(service = %service.name.host, %endpoint, to, "circuit breaker");
+        self.cx.worker.telemetry.metrics().breaker(to);
     }
 
     /// Without redirection a name can mean this very proxy, which would call itself without end.
@@ -533,11 +609,12 @@ impl Outbound {
             .borrow_mut()
             .take()
             .filter(|picked| attempt.fresh && !attempt.avoid.contains(&picked.id));
-        let balance = call.balance;
+        let balance = &call.calls.balance;
         let client = self.cx.facts.client.ip();
         again.or_else(|| {
             let wish = Wish {
                 balance,
+                breaker: &call.calls.breaker,
                 key: balance::hash::key(balance, &attempt.head.headers, client),
                 avoid: attempt.avoid,
                 now: Instant::now(),
@@ -550,10 +627,11 @@ impl Outbound {
     async fn connect(
         &self,
         route: &Route,
-        balance: &Balance,
+        calls: &Calls,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Reject> {
-        let dialled = self.dial(route, Wrap::Mesh, balance).await;
+        let how = (&calls.balance, &calls.breaker);
+        let dialled = self.dial(route, Wrap::Mesh, how).await;
         let (io, (open, picked)) = dialled.map_err(|error| {
             debug!(%error, "tunnel has nowhere to go");
             error.reject()
@@ -562,9 +640,9 @@ impl Outbound {
         exchange.picked(picked);
         let mut conn = Conn::new(io, BytesMut::new());
         conn.open = Some(open);
-        Ok(Response::new(
-            Source::Upgraded(Box::new(Upgraded::new(conn))).into(),
-        ))
+        let mut upgraded = Upgraded::new(conn);
+        upgraded.idle = calls.timeout.idle;
+        Ok(Response::new(Source::Upgraded(Box::new(upgraded)).into()))
     }
 }
 
@@ -708,16 +786,43 @@ fn judge(sent: Sent, picked: Option<&Picked>) -> Outcome {
         }
         Sent::Failed(failed) => Outcome::Failed(blamed(failed, picked)),
         Sent::Answer(answer) => match picked.filter(|picked| picked.identity.is_some()) {
-            None => Outcome::Answer(answer),
+            None => Outcome::Answer { answer, endpoint },
             Some(picked) => read_marks(answer, picked, now),
         },
     }
 }
 
+/// What is said of a try that took too long. Whether there is another one is for `retry` to say.
+fn late(whose: Reject, picked: Option<&Picked>) -> Outcome {
+    match whose {
+        Reject::TryTimeout => Outcome::Failed(blamed(lost(whose), picked)),
+        whose => Outcome::Final(whose),
+    }
+}
+
+/// Why a service has nobody to ask.
+fn nobody(service: &Destination) -> Reject {
+    let endpoints = service.endpoints();
+    let mut weighty = endpoints.iter().filter(|member| member.weight > 0);
+    match weighty.any(|member| !member.endpoint.breaker.is_closed()) {
+        true => Reject::BreakerOpen,
+        false => Reject::NoEndpoint,
+    }
+}
+
+/// Who reads what an attempt sends.
+fn reader(picked: Option<&Picked>) -> Reader {
+    match picked.is_some_and(|picked| picked.identity.is_some()) {
+        true => Reader::Mesh,
+        false => Reader::Stranger,
+    }
+}
+
 /// Marks count only from an endpoint whose identity was verified.
 fn read_marks(answer: Response<Body>, picked: &Picked, now: Instant) -> Outcome {
+    let endpoint = Some(picked.id);
     if !headers::has_any(answer.headers(), &headers::OF_THE_MESH) {
-        return Outcome::Answer(answer);
+        return Outcome::Answer { answer, endpoint };
     }
     if answer.headers().contains_key(headers::DRAINING) {
         picked.take_out(now, DRAINING_FOR);
@@ -731,7 +836,7 @@ fn read_marks(answer: Response<Body>, picked: &Picked, now: Instant) -> Outcome 
     }
     match broken_off(answer.headers()) {
         Some(reject) => Outcome::Failed(blamed(lost(reject), Some(picked))),
-        None => Outcome::Answer(answer),
+        None => Outcome::Answer { answer, endpoint },
     }
 }
 

@@ -33,6 +33,7 @@ use crate::filter;
 use crate::filter::authn::keys::KeyStore;
 use crate::filter::limits::Place;
 use crate::reject::Reject;
+use crate::retry::exhausted::Exhausted;
 use crate::telemetry::metrics::collect::{Metrics, as_f64};
 use crate::telemetry::metrics::table::{
     CONCURRENCY, IN_FLIGHT, JWT_KEYS, POLICY_REJECTED, POLICY_VERSION,
@@ -136,6 +137,11 @@ impl Policies {
     /// The snapshot to judge a request by.
     pub(crate) fn current(&self) -> Arc<Active> {
         self.0.active.load_full()
+    }
+
+    /// The traces in which calls were tried until no more was allowed.
+    pub(crate) fn exhausted(&self) -> &Exhausted {
+        &self.0.kept.calls.exhausted
     }
 
     /// A place for one more inbound connection, if policy has any left.

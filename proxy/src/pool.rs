@@ -13,9 +13,11 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
+use weft_policy::balance::PoolPolicy;
 
 use crate::connect::{Configs, ConnectError, Connected, Connector, Target};
+use crate::discovery::uses::Place;
 use crate::http::Limits;
 use crate::http::h1;
 use crate::http::h1::body::Home;
@@ -45,6 +47,13 @@ pub(crate) struct PoolConfig {
     /// How long a connection may be kept without a request.
     pub(crate) idle: Duration,
     pub(crate) limits: Limits,
+}
+
+/// What policy says of the connections to one endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rule {
+    pub(crate) pool: PoolPolicy,
+    pub(crate) connect: Option<Duration>,
 }
 
 /// All connections of one worker to all endpoints.
@@ -128,6 +137,10 @@ pub(crate) struct Lane {
     used: Cell<Instant>,
     connector: Connector,
     config: PoolConfig,
+    /// What policy says over it, of late.
+    rule: Cell<Rule>,
+    /// Told when a connection comes back or ends.
+    freed: tokio::sync::Notify,
     metrics: Rc<WorkerMetrics>,
     /// Counts what is in `idle`.
     kept: Gauge,
@@ -146,19 +159,29 @@ struct Idle {
 struct SharedClient {
     client: h2::client::Client,
     expires: Option<Instant>,
+    /// Requests that it was given.
+    served: Cell<u64>,
     _open: Open,
 }
 
 /// Counts a connection for as long as it is there.
 #[derive(Debug)]
-pub(crate) struct Open(
-    Rc<Cell<usize>>,
-    #[expect(dead_code, reason = "counts by being there")] OpenGauge,
-);
+pub(crate) struct Open {
+    count: Rc<Cell<usize>>,
+    _gauge: OpenGauge,
+    /// Among those of all workers.
+    _place: Option<Place>,
+}
+
+/// What came of waiting.
+enum Found {
+    Kept(Shared),
+    Opened(Box<(Connected, Open)>),
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        self.count.set(self.count.get().saturating_sub(1));
     }
 }
 
@@ -175,11 +198,18 @@ impl Lane {
             used: Cell::new(Instant::now()),
             connector: pool.connector.clone(),
             config: pool.config,
+            rule: Cell::default(),
+            freed: tokio::sync::Notify::new(),
             metrics: Rc::clone(&pool.metrics),
             kept: pool.metrics.pool_connections(PoolState::Idle),
             tasks: pool.tasks.clone(),
             janitor: Rc::clone(&pool.janitor),
         }
+    }
+
+    /// Does from now on as `rule` says.
+    pub(crate) fn obey(&self, rule: Rule) {
+        self.rule.set(rule);
     }
 
     /// A connection for one HTTP/1 request: a kept one, or with `fresh` always a new one.
@@ -202,7 +232,22 @@ impl Lane {
                 tasks: self.tasks.clone(),
             });
         }
-        let (connected, open) = self.open(Speaks::Http1).await?;
+        let (connected, open) = match self.open(Speaks::Http1).await {
+            // On the heap, for it is rare.
+            Err(ConnectError::Full { .. }) => match Box::pin(self.wait(now)).await? {
+                Found::Kept(conn) => {
+                    return Ok(h1::client::Client {
+                        conn,
+                        reused: true,
+                        home: Some(home),
+                        limits: self.config.limits,
+                        tasks: self.tasks.clone(),
+                    });
+                }
+                Found::Opened(opened) => *opened,
+            },
+            opened => opened?,
+        };
         let mut conn = Conn::new(connected.io, BytesMut::new());
         conn.expires = connected.expires;
         conn.open = Some(open);
@@ -213,6 +258,51 @@ impl Lane {
             limits: self.config.limits,
             tasks: self.tasks.clone(),
         })
+    }
+
+    /// Waits for a connection of an endpoint that has as many as it may, in a queue no longer than policy says.
+    async fn wait(&self, since: Instant) -> Result<Found, ConnectError> {
+        let limit = self.connect_limit();
+        let full = || ConnectError::Full {
+            endpoint: self.target.address,
+            limit: self.most(),
+        };
+        let Some(endpoint) = &self.target.endpoint else {
+            return Err(full());
+        };
+        let _place = endpoint
+            .uses
+            .wait(self.rule.get().pool.pending)
+            .ok_or_else(full)?;
+        loop {
+            // Another worker's connection may have ended, which nobody tells us.
+            let _told = timeout(ASK_AGAIN, self.freed.notified()).await;
+            let now = Instant::now();
+            if let Some(conn) = self.take_idle(now) {
+                return Ok(Found::Kept(conn));
+            }
+            match self.open(Speaks::Http1).await {
+                Err(ConnectError::Full { .. }) if now.saturating_duration_since(since) < limit => {}
+                opened => return opened.map(|opened| Found::Opened(Box::new(opened))),
+            }
+        }
+    }
+
+    fn connect_limit(&self) -> Duration {
+        self.rule
+            .get()
+            .connect
+            .unwrap_or(self.connector.connect_timeout)
+    }
+
+    /// Most connections at a time.
+    fn most(&self) -> usize {
+        let asked = self.rule.get().pool.connections;
+        asked.map_or(self.config.connections, |most| most.get() as usize)
+    }
+
+    fn idle_allowed(&self) -> Duration {
+        self.rule.get().pool.idle.unwrap_or(self.config.idle)
     }
 
     /// A place on a shared HTTP/2 connection.
@@ -243,6 +333,7 @@ impl Lane {
         let shared = SharedClient {
             client: client.clone(),
             expires: connected.expires,
+            served: Cell::new(1),
             _open: open,
         };
         self.shared.borrow_mut().push(Rc::new(shared));
@@ -260,21 +351,24 @@ impl Lane {
     }
 
     async fn open(&self, speaks: Speaks) -> Result<(Connected, Open), ConnectError> {
-        if self.open.get() >= self.config.connections {
-            return Err(ConnectError::Full {
-                endpoint: self.target.address,
-                limit: self.config.connections,
-            });
-        }
+        let most = self.most();
+        let place = match &self.target.endpoint {
+            Some(endpoint) => endpoint.uses.open(most),
+            None => (self.open.get() < most).then_some(None),
+        };
+        let place = place.ok_or(ConnectError::Full {
+            endpoint: self.target.address,
+            limit: most,
+        })?;
         self.open.set(self.open.get() + 1);
-        let open = Open(
-            Rc::clone(&self.open),
-            self.metrics.pool_connections(PoolState::Open).open(),
-        );
+        let open = Open {
+            count: Rc::clone(&self.open),
+            _gauge: self.metrics.pool_connections(PoolState::Open).open(),
+            _place: place,
+        };
         // On the heap, as it is rare and large.
-        let connecting = self
-            .connector
-            .connect(&self.target, &self.configs, speaks, &self.metrics);
+        let connector = self.connector.within(self.connect_limit());
+        let connecting = connector.connect(&self.target, &self.configs, speaks, &self.metrics);
         let connected = Box::pin(connecting).await?;
         Ok((connected, open))
     }
@@ -293,9 +387,9 @@ impl Lane {
     fn idle_limit(&self, now: Instant) -> Duration {
         match self.learned.get() {
             Some((limit, seen)) if now.saturating_duration_since(seen) < FORGET_LIMIT => {
-                self.config.idle.min(limit.mul_f32(SAFE_SHARE))
+                self.idle_allowed().min(limit.mul_f32(SAFE_SHARE))
             }
-            Some(_) | None => self.config.idle,
+            Some(_) | None => self.idle_allowed(),
         }
     }
 
@@ -303,11 +397,14 @@ impl Lane {
         let now = Instant::now();
         let mut shared = self.shared.borrow_mut();
         // One that has ended or expired takes nothing more; what runs on it holds it by itself.
-        shared.retain(|one| one.client.is_open() && one.expires.is_none_or(|at| now < at));
-        shared
-            .iter()
-            .find(|one| !one.client.is_full())
-            .map(|one| one.client.clone())
+        let most = self.rule.get().pool.requests_per_connection;
+        shared.retain(|one| {
+            let spent = most.is_some_and(|most| one.served.get() >= most.get());
+            one.client.is_open() && !spent && one.expires.is_none_or(|at| now < at)
+        });
+        let found = shared.iter().find(|one| !one.client.is_full())?;
+        found.served.set(found.served.get().saturating_add(1));
+        Some(found.client.clone())
     }
 
     /// Looks at every idle connection; drops those that have ended, learning from it, or been kept for long enough.
@@ -344,8 +441,8 @@ impl Lane {
             .endpoint
             .as_ref()
             .is_some_and(|endpoint| endpoint.retired());
-        let unused =
-            retired || now.saturating_duration_since(self.used.get()) > self.config.idle.max(SWEEP);
+        let unused = retired
+            || now.saturating_duration_since(self.used.get()) > self.idle_allowed().max(SWEEP);
         if unused {
             self.idle.borrow_mut().clear();
             self.shared
@@ -367,7 +464,10 @@ impl Home for Lane {
             let gone = conn
                 .poll_gone(&mut Context::from_waker(&janitor))
                 .is_ready();
+            conn.served = conn.served.saturating_add(1);
+            let most = self.rule.get().pool.requests_per_connection;
             if gone
+                || most.is_some_and(|most| conn.served >= most.get())
                 || conn.eof
                 || !conn.input.is_empty()
                 || conn.expires.is_some_and(|at| now >= at)
@@ -381,6 +481,7 @@ impl Home for Lane {
             since: now,
             _counted,
         });
+        self.freed.notify_one();
     }
 }
 
@@ -404,6 +505,8 @@ fn still_open(conn: &Shared, idle: Duration, now: Instant) -> bool {
     }
 }
 
+/// How often a request that waits for a connection looks whether there is one.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
 /// The share of an endpoint's own idle limit after which we no longer trust a connection.

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use weft_certs::jwt::error::JwtError;
 
 use crate::http::body::Body;
@@ -38,6 +38,12 @@ pub(crate) enum Reject {
     NoApp,
     /// The service has no endpoint.
     NoEndpoint,
+    /// The breakers of all endpoints are open.
+    BreakerOpen,
+    /// The answer took longer than `timeout.request`.
+    RequestTimeout,
+    /// A try took longer than `timeout.try`.
+    TryTimeout,
     /// No TCP connection to the endpoint.
     Connect,
     /// No TCP connection to the endpoint in time.
@@ -149,6 +155,9 @@ impl Reject {
             Self::NoEndpoint => (NOT_NOW, UNAVAILABLE, "no_endpoint", "the service has no endpoint"),
             Self::AppGone => (NOT_NOW, UNAVAILABLE, "app_gone", "the app does not listen on its port"),
             Self::NoIdentity => (NOT_NOW, UNAVAILABLE, "no_identity", "the proxy has no certificate yet"),
+            Self::BreakerOpen => (NOT_NOW, UNAVAILABLE, "breaker_open", "the service fails too often; its circuit breakers are open"),
+            Self::RequestTimeout => (StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "timeout_request", "no answer within timeout.request"),
+            Self::TryTimeout => (StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "timeout_try", "no answer within timeout.try"),
             Self::PoolFull => (NOT_NOW, UNAVAILABLE, "pool_full", "too many connections to the endpoint"),
             Self::Connect => (BAD, UNAVAILABLE, "connect", "no connection to the endpoint"),
             Self::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, UNAVAILABLE, "connect_timeout", "no connection to the endpoint in time"),
@@ -191,6 +200,13 @@ impl Reject {
             }
             Caller::Grpc => grpc_response(&row),
         }
+    }
+
+    /// What ends a gRPC call whose answer has begun.
+    pub(crate) fn trailers(self) -> HeaderMap {
+        let mut headers = grpc_response(&self.row()).into_parts().0.headers;
+        headers.remove(CONTENT_TYPE);
+        headers
     }
 
     /// "If the request lacks any authentication information ... the resource server SHOULD NOT include an error code or other error
@@ -300,7 +316,7 @@ mod tests {
         let malformed = every!(Malformed: BareLf ObsFold RequestLine StatusLine Header HeaderTooLarge
             TooManyHeaders TargetTooLong Version MethodCase Target Path HostMissing HostSeveral HostInvalid
             TeAndCl TransferEncoding TeInHttp10 ContentLength Chunk Trailer BytesBeforeUpgrade UpgradeWithBody);
-        let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService DiscoveryAway UnknownDestination Rewrite EgressDenied Loop NoApp NoEndpoint AppGone
+        let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService DiscoveryAway UnknownDestination Rewrite EgressDenied Loop NoApp NoEndpoint AppGone BreakerOpen RequestTimeout TryTimeout
             NoIdentity PoolFull Connect ConnectTimeout Handshake WrongIdentity UpstreamReset UpstreamCancelled
             UpstreamClosed UpstreamMalformed Deadline BodyTooLarge RateLimited Overloaded Plaintext JwtMissing JwtSeveral
             JwtNoKeys AuthzDenied AuthzNotAllowed AuthzUnreadable,

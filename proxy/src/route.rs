@@ -25,6 +25,7 @@ use crate::policy::calls::CallPolicy;
 use crate::reject::Reject;
 use crate::telemetry::record::RouteFacts;
 
+pub(crate) mod fallback;
 pub(crate) mod mirror;
 mod redirect;
 mod rewrite;
@@ -191,6 +192,12 @@ impl<'a> Way<'a> {
     /// What the wildcards of the matched path took.
     fn captures(&self) -> Option<Captures<'_>> {
         self.pattern?.captures(self.uri.path())
+    }
+
+    /// The answer in place of `reject`, if the way has one.
+    pub(crate) fn fall_back(&self, calls: &CallPolicy, reject: Reject) -> Option<Response<Body>> {
+        let fallback = calls.fallback.as_deref()?;
+        fallback.answer(reject, self.captures().as_ref())
     }
 
     /// What the route does to the answer.

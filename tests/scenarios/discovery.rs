@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use weft_discovery::cluster::{Change, Condition};
+use serde_json::json;
+use weft_discovery::cluster::{Change, Condition, Key, Notes, Route, RouteRef};
 use weft_tests::app;
 use weft_tests::client::{Answer, Http1};
 use weft_tests::discovery::{Discovery, notes};
@@ -207,4 +208,54 @@ async fn without_the_control_plane_the_last_known_state_serves_also_after_a_rest
     )
     .await;
     let _running = &shop.app;
+}
+
+#[tokio::test]
+async fn an_http_route_sends_requests_elsewhere_and_refuses_what_no_rule_fits() {
+    let shop = Shop::new();
+    let second = app::scripted(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nv2".to_vec());
+    let other = shop.mesh.proxy("next").serves(80, second.address).start();
+    shop.discovery.service(
+        "next",
+        &[],
+        &[(other.inbound, Some("next"), Condition::Ready)],
+    );
+    let rule = json!({
+        "matches": [{"path": {"value": "/new"}}],
+        "filters": [{"responseHeaderModifier": {"set": [{"name": "x-way", "value": "route"}]}}],
+        "backendRefs": [{"name": "next", "port": 80}],
+    });
+    let route = Route {
+        spec: json!({"parentRefs": [{"group": "", "kind": "Service", "name": "orders"}], "rules": [rule]}),
+        created: 0,
+        generation: 1,
+        notes: Notes::default(),
+    };
+    let name = RouteRef {
+        kind: "HTTPRoute",
+        key: Key::new("default", "orders"),
+    };
+    shop.discovery
+        .apply([Change::Route(name.clone(), Some(route))]);
+    let get = async |path: &str| {
+        Http1::connect(shop.web.outbound)
+            .await
+            .get("orders", path)
+            .await
+    };
+    let answer = get("/new/a").await;
+    assert_eq!(
+        (answer.text(), answer.header("x-way")),
+        ("v2", "route"),
+        "{}",
+        answer.reject()
+    );
+    assert_eq!(get("/old").await.status, 404);
+    shop.discovery.apply([Change::Route(name, None)]);
+    eventually(
+        SOON,
+        async || get("/old").await.status.as_u16(),
+        |status| *status == 200,
+    )
+    .await;
 }

@@ -32,6 +32,7 @@ mod mtls;
 mod prometheus;
 mod rate_limit;
 mod redirect;
+mod resilience;
 mod retry;
 mod rotation;
 mod software;

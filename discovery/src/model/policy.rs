@@ -192,9 +192,19 @@ impl Model {
         let mut now = BTreeSet::new();
         if service.is_some() {
             let common = self.calls_of(key);
-            let (producer, consumers) = routes::of_service(key, &self.routes, &self.services);
+            let attached = self.index.routes_of.get(key).into_iter().flatten();
+            let attached = attached.filter_map(|name| Some((name, self.routes.get(name)?)));
+            let mut attached: Vec<_> = attached.collect();
+            attached.sort_by(|one, other| one.0.cmp(other.0));
+            let (producer, consumers) =
+                routes::of_service(key, &attached, &self.services, &self.names);
             for (namespace, layers) in consumers {
-                let layers = common.iter().cloned().chain(layers).collect();
+                let layers = common
+                    .iter()
+                    .chain(&producer)
+                    .cloned()
+                    .chain(layers)
+                    .collect();
                 let entry = Entry {
                     name: name.as_str().into(),
                     ..route_policy(&variant(&name, &namespace), &name, layers)

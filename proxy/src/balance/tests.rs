@@ -24,6 +24,7 @@ fn pick(service: &Service, avoid: &[u64], now: Instant) -> Option<Picked> {
 fn wish(balance: &Balance, key: Option<u64>, now: Instant) -> Wish<'_> {
     Wish {
         balance,
+        breaker: &Breaker::UNWRITTEN,
         key,
         avoid: &[],
         now,

@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_policy::spiffe::SpiffeId;
 
+use crate::balance::breaker;
 use crate::balance::ewma::Estimate;
 use crate::balance::hash;
+use crate::discovery::uses::Uses;
 use crate::rotation::Rotation;
 
 /// One address of a service.
@@ -35,6 +37,10 @@ pub(crate) struct Endpoint {
     away_since: AtomicU64,
     away_until: AtomicU64,
     retired: AtomicBool,
+    /// Connections to it, of all workers.
+    pub(crate) uses: Uses,
+    /// What its answers say of it.
+    pub(crate) breaker: breaker::State,
 }
 
 impl Endpoint {
@@ -56,6 +62,8 @@ impl Endpoint {
             away_since: AtomicU64::new(0),
             away_until: AtomicU64::new(0),
             retired: AtomicBool::new(false),
+            uses: Uses::default(),
+            breaker: breaker::State::default(),
         }
     }
 

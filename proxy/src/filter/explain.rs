@@ -115,6 +115,7 @@ fn key_of(label: &str) -> Option<&'static str> {
         ("egress_", "egress"),
         ("breaker_", "breaker"),
         ("timeout_", "timeout"),
+        ("connect_timeout", "timeout"),
         ("retry_", "retry"),
         ("pool_", "pool"),
     ];

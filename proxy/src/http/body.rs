@@ -10,11 +10,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
+use tokio::time::Duration;
 
 use super::h1;
 use super::h2;
 use super::malformed::Malformed;
 use super::upgrade::Upgraded;
+use crate::deadline::{Deadline, Idle, Until};
 use crate::exchange::Exchange;
 use crate::retry::replay::Replay;
 use crate::route::mirror::Tee;
@@ -39,6 +41,8 @@ pub(crate) enum BodyError {
     Stream(#[source] ::h2::Error),
     #[error("body is larger than the limit")]
     TooLarge,
+    #[error("nothing more of the body came in time")]
+    Idle,
     #[error("body could not be kept for another attempt")]
     NotKept,
 }
@@ -51,6 +55,8 @@ pub(crate) enum Source {
     Http2(h2::body::Incoming),
     Replay(Replay),
     Tee(Box<Tee>),
+    Until(Box<Until>),
+    Idle(Box<Idle>),
     /// No content: the connection speaks another protocol from here on.
     Upgraded(Box<Upgraded>),
 }
@@ -103,6 +109,27 @@ impl Body {
         self.watch = Watch::Exchange(exchange);
     }
 
+    /// Ends this answer, or the tunnel that it opens, after so long a silence.
+    pub(crate) fn idle(&mut self, limit: Duration) {
+        match &mut self.source {
+            Source::Empty | Source::Full(_) => {}
+            Source::Upgraded(upgraded) => upgraded.idle = Some(limit),
+            _ => self.wrap(|body| Source::Idle(Box::new(Idle::new(body, limit)))),
+        }
+    }
+
+    /// Ends the answer to a gRPC call with its status when the deadline comes first.
+    pub(crate) fn until(&mut self, deadline: Deadline) {
+        if !self.is_own() {
+            self.wrap(|body| Source::Until(Box::new(Until::new(body, deadline))));
+        }
+    }
+
+    fn wrap(&mut self, wrapped: impl FnOnce(Self) -> Source) {
+        let body = std::mem::replace(self, Self::empty());
+        *self = wrapped(body).into();
+    }
+
     /// Takes the tunnel that this answer opens, with the exchange that ends with it.
     pub(crate) fn take_upgraded(&mut self) -> Option<Box<Upgraded>> {
         if !matches!(self.source, Source::Upgraded(_)) {
@@ -132,6 +159,9 @@ impl Body {
             Source::Http2(body) => body.length(),
             Source::Replay(body) => body.length(),
             Source::Tee(body) => body.length(),
+            Source::Idle(body) => body.length(),
+            // Trailers come last.
+            Source::Until(_) => None,
         }
     }
 
@@ -166,6 +196,8 @@ impl Source {
             Self::Http2(body) => body.poll_frame(cx),
             Self::Replay(body) => body.poll_frame(cx),
             Self::Tee(body) => body.poll_frame(cx),
+            Self::Until(body) => body.poll_frame(cx),
+            Self::Idle(body) => body.poll_frame(cx),
         }
     }
 }
@@ -218,6 +250,8 @@ impl fmt::Debug for Body {
             Source::Http2(_) => "http2",
             Source::Replay(_) => "replay",
             Source::Tee(_) => "tee",
+            Source::Until(_) => "until",
+            Source::Idle(_) => "idle",
             Source::Upgraded(_) => "upgraded",
         };
         f.debug_struct("Body")

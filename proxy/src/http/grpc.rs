@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// `grpc-message`, percent-encoded.
 pub(crate) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// `grpc-timeout`: how long the caller waits.
+pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const PUSH_BACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Whether a request is gRPC: `"application/grpc" [("+proto" / "+json" / {custom})]` (gRPC PROTOCOL-HTTP2, Requests).
@@ -43,6 +44,22 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
         "n" => Duration::from_nanos(value),
         _ => return None,
     })
+}
+
+/// Writes how long a callee has: in the finest unit that eight digits hold, rounded down.
+pub(crate) fn timeout_value(left: Duration) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let seconds = u128::from(left.as_secs());
+    let units = [
+        (left.as_micros(), 'u'),
+        (left.as_millis(), 'm'),
+        (seconds, 'S'),
+        (seconds / 60, 'M'),
+    ];
+    let fits = units.into_iter().find(|(count, _)| *count <= MOST);
+    let (count, unit) = fits.unwrap_or(((seconds / 3600).min(MOST), 'H'));
+    let text = format!("{count}{unit}");
+    HeaderValue::try_from(text).unwrap_or_else(|_never| HeaderValue::from_static("0u"))
 }
 
 /// Asks a gRPC caller to wait before it tries again (gRFC A6, Pushback); nothing in an answer to somebody else.

@@ -19,6 +19,10 @@ pub(crate) const DRAINING: HeaderName = HeaderName::from_static("x-weft-draining
 /// A copy of a request whose answer nobody reads.
 pub(crate) const MIRRORED: HeaderName = HeaderName::from_static("x-weft-mirrored");
 
+/// In an answer: what may be tried again was; whoever repeats the call multiplies the load below.
+pub(crate) const EXHAUSTED: HeaderName = HeaderName::from_static("x-weft-retry-exhausted");
+/// In an answer that policy gives in place of the service's: why.
+pub(crate) const FALLBACK: HeaderName = HeaderName::from_static("x-weft-fallback");
 /// Asked with `1`: the answer says what decided.
 pub(crate) const EXPLAIN: HeaderName = HeaderName::from_static("x-weft-explain");
 

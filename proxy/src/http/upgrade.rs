@@ -20,6 +20,8 @@ use crate::tcp;
 pub(crate) struct Upgraded {
     conn: Conn,
     pub(crate) exchange: Option<Box<Exchange>>,
+    /// After how long a silence it ends, if policy says so.
+    pub(crate) idle: Option<Duration>,
 }
 
 impl Upgraded {
@@ -27,6 +29,7 @@ impl Upgraded {
         Self {
             conn,
             exchange: None,
+            idle: None,
         }
     }
 }
@@ -116,13 +119,17 @@ fn without_length(head: &[u8]) -> Vec<u8> {
 
 /// Copies both ways until both have ended.
 pub(crate) async fn run(downstream: Conn, upgraded: Upgraded, idle: Duration) {
-    let Upgraded { conn, exchange } = upgraded;
+    let Upgraded {
+        conn,
+        exchange,
+        idle: own,
+    } = upgraded;
     let (down, down_input, _none) = downstream.into_parts();
     let (up, up_input, _open) = conn.into_parts();
     let copied = tcp::forward(
         tcp::End::new(down, down_input),
         tcp::End::new(up, up_input),
-        idle,
+        own.unwrap_or(idle),
     )
     .await;
     if let Some(mut exchange) = exchange {

@@ -2,19 +2,25 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 use weft_policy::Calls;
 use weft_policy::route::{Route, ServiceRef};
 
 use crate::retry::budget::Budget;
+use crate::retry::exhausted::Exhausted;
 use crate::route::Table;
+use crate::route::fallback::Fallback;
 
 /// How one service is called, ready to run.
 pub(crate) struct CallPolicy {
     /// As the operator wrote it.
     pub(crate) calls: Calls,
+    /// The sooner of `timeout.try` and `retry.try-timeout`.
+    pub(crate) try_limit: Option<Duration>,
     /// Retries as a share of requests.
     pub(crate) budget: Arc<Budget>,
+    /// What is answered in its place.
+    pub(crate) fallback: Option<Box<Fallback>>,
     /// Its routes; `None` without any.
     pub(crate) routes: Option<Table>,
 }
@@ -22,6 +28,7 @@ pub(crate) struct CallPolicy {
 /// What outlives a change of policy, by service.
 #[derive(Default)]
 pub(crate) struct Kept {
+    pub(crate) exhausted: Exhausted,
     budgets: parking_lot::Mutex<std::collections::HashMap<Option<ServiceRef>, Arc<Budget>>>,
 }
 
@@ -38,6 +45,8 @@ impl CallPolicy {
             .entry(service.cloned())
             .or_insert_with(|| Arc::new(Budget::new(Instant::now())));
         let mut policy = Self {
+            try_limit: try_limit(&calls),
+            fallback: fallback(&calls),
             calls,
             budget: Arc::clone(budget),
             routes: None,
@@ -59,9 +68,21 @@ impl CallPolicy {
             routes: Vec::new(),
         };
         Self {
+            try_limit: try_limit(&calls),
+            fallback: fallback(&calls),
             calls,
             budget: Arc::clone(&self.budget),
             routes: None,
         }
     }
+}
+
+fn try_limit(calls: &Calls) -> Option<Duration> {
+    let limits = [calls.timeout.per_try, calls.retry.try_timeout];
+    limits.into_iter().flatten().min()
+}
+
+fn fallback(calls: &Calls) -> Option<Box<Fallback>> {
+    let fallback = calls.fallback.as_ref()?;
+    Some(Box::new(Fallback::new(fallback)))
 }

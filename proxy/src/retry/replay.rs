@@ -1,6 +1,6 @@
 //! Keeps the beginning of a request body, so that another attempt can send it again.
 //!
-//! Up to [`MAX_KEPT`] bytes; a larger body streams through as before and can be sent only once.
+//! Up to the bytes that `retry.max-body` says; a larger body streams through as before and can be sent only once.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,6 +23,8 @@ struct State {
     ended: bool,
     /// Something has passed that was not kept.
     lost: bool,
+    /// Bytes that are kept at most.
+    most: u64,
 }
 
 /// The body of one attempt.
@@ -33,7 +35,7 @@ pub(crate) struct Replay {
 }
 
 impl Kept {
-    pub(crate) fn new(source: Body) -> Self {
+    pub(crate) fn new(source: Body, most: u64) -> Self {
         let (pieces, trailers) = (Vec::new(), None);
         Self(Rc::new(RefCell::new(State {
             source,
@@ -42,6 +44,7 @@ impl Kept {
             trailers,
             ended: false,
             lost: false,
+            most,
         })))
     }
 
@@ -118,7 +121,7 @@ impl Replay {
 impl State {
     fn keep(&mut self, data: &Bytes) {
         self.size += data.len();
-        if self.size > MAX_KEPT {
+        if self.size as u64 > self.most {
             self.lost = true;
             self.pieces = Vec::new();
         }
@@ -127,9 +130,6 @@ impl State {
         }
     }
 }
-
-/// Default of `retry.max-body`.
-const MAX_KEPT: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -149,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_body_can_be_sent_again() {
-        let kept = Kept::new(Body::from(Bytes::from_static(b"hello")));
+        let kept = Kept::new(Body::from(Bytes::from_static(b"hello")), 5);
         assert_eq!(read(kept.attempt()).await.unwrap(), 5);
         assert!(kept.is_whole());
         assert_eq!(kept.attempt().length(), Some(5));
@@ -158,8 +158,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_body_passes_once() {
-        let kept = Kept::new(Body::from(Bytes::from(vec![0; MAX_KEPT + 1])));
-        assert_eq!(read(kept.attempt()).await.unwrap(), MAX_KEPT + 1);
+        let kept = Kept::new(Body::from(Bytes::from(vec![0; 6])), 5);
+        assert_eq!(read(kept.attempt()).await.unwrap(), 6);
         assert!(!kept.is_whole());
         assert!(matches!(
             read(kept.attempt()).await,

@@ -149,8 +149,10 @@ impl Copy {
         egress::check_service(&worker.policies.current().policy.egress, &service).ok()?;
         for fresh in [false, true] {
             let policy = worker.policies.current();
+            let calls = &policy.calls(&service.name).calls;
             let wish = Wish {
-                balance: &policy.calls(&service.name).calls.balance,
+                balance: &calls.balance,
+                breaker: &calls.breaker,
                 key: None,
                 avoid: &[],
                 now: Instant::now(),
@@ -164,6 +166,7 @@ impl Copy {
                 body: body.clone().into(),
                 fresh,
                 avoid: &[],
+                until: None,
             };
             match forward::send(&lane, attempt, &Interim::None, worker, &Cell::default()).await {
                 Sent::Answer(answer) => return discard(answer).await,

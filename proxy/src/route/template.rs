@@ -46,15 +46,21 @@ impl Template {
 
     /// The text with all places filled; what was not captured is empty.
     pub(crate) fn fill(&self, captures: Option<&Captures<'_>>) -> String {
-        let mut text = String::new();
-        for piece in &self.0 {
-            text.push_str(match piece {
-                Piece::Text(text) => text,
-                Piece::Number(number) => taken(captures, |all| all.numbered(*number)),
-                Piece::Name(name) => taken(captures, |all| all.named(name)),
-            });
-        }
-        text
+        self.fill_with(captures, str::to_owned)
+    }
+
+    /// The same, with what was captured written as `write` says.
+    pub(crate) fn fill_with(
+        &self,
+        captures: Option<&Captures<'_>>,
+        write: impl Fn(&str) -> String,
+    ) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Number(number) => write(taken(captures, |all| all.numbered(*number))),
+            Piece::Name(name) => write(taken(captures, |all| all.named(name))),
+        };
+        self.0.iter().map(piece).collect()
     }
 }
 

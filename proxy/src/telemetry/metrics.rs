@@ -153,6 +153,11 @@ impl WorkerMetrics {
         self.count(table::RETRIES.at(&[reason]));
     }
 
+    /// Counts a circuit breaker that opened or closed.
+    pub(crate) fn breaker(&self, to: &'static str) {
+        self.count(table::BREAKERS.at(&[to]));
+    }
+
     /// Counts a decision of the rate limit at `place` of the policy.
     pub(crate) fn rate_limited(&self, place: usize, decision: Decision) {
         let decision = match decision {

@@ -39,6 +39,8 @@ pub(crate) struct Conn {
     pub(super) owes_continue: bool,
     /// The outgoing message is complete.
     pub(super) sent_all: bool,
+    /// Requests that it has carried to their end.
+    pub(crate) served: u64,
     /// When the identities that protect it expire.
     pub(crate) expires: Option<Instant>,
     /// Its place in the pool's count.
@@ -58,6 +60,7 @@ impl Conn {
             eof: false,
             owes_continue: false,
             sent_all: true,
+            served: 0,
             expires: None,
             open: None,
         }

@@ -192,8 +192,10 @@ fn reason(error: &BodyError) -> Reason {
     match error {
         BodyError::Stream(error) => error.reason().unwrap_or(Reason::INTERNAL_ERROR),
         BodyError::Malformed(_) => Reason::PROTOCOL_ERROR,
-        BodyError::Io(_) | BodyError::Cut | BodyError::TooLarge | BodyError::NotKept => {
-            Reason::INTERNAL_ERROR
-        }
+        BodyError::Io(_)
+        | BodyError::Cut
+        | BodyError::TooLarge
+        | BodyError::NotKept
+        | BodyError::Idle => Reason::INTERNAL_ERROR,
     }
 }

@@ -47,6 +47,7 @@ metrics! {
     FAULTS: Counter "weft_faults_total" ["kind"] "Faults that policy asked for.";
     AUTHZ_AUDIT: Counter "weft_authz_audit_total" ["reason"] "Requests and connections that the rules would have refused, but authz.mode is audit.";
     JWT_KEYS: Counter "weft_jwt_key_reads_total" ["result"] "Readings of token issuers' keys, from files and URLs.";
+    BREAKERS: Counter "weft_breaker_changes_total" ["to"] "Circuit breakers of endpoints that opened or closed.";
     RETRIES: Counter "weft_retries_total" ["reason"] "Further attempts at a request.";
     MIRRORED: Counter "weft_mirrored_total" ["result"] "Copies of requests that routes asked for, by what became of them.";
     POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections that are open, and of these HTTP/1 ones that are idle.";
