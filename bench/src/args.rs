@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::discovery::Sizes;
 use crate::load::{Plan, Protocol};
 
 pub(crate) const HELP: &str = "\
@@ -12,6 +13,10 @@ Runs Weft, Envoy, HAProxy and nginx as the same two-hop mTLS chain, interleaved,
 
 Usage: cargo run --release -p weft-bench -- [options]
 
+       cargo run --release -p weft-bench -- discovery [SERVICES ENDPOINTS SUBSCRIBERS CHANGES]
+
+  discovery               1000 services with 10 endpoints each and 1000 proxies that call 20 of them: memory of discovery, and how
+                          long until a changed endpoint is with each of them; nothing else is run
   --quick                 2 rounds of 1 s instead of 5 rounds of 3 s
   --rounds N              rounds for each peer (5)
   --seconds S             length of a round (3)
@@ -38,6 +43,8 @@ pub(crate) enum Command {
     Bench(Settings),
     App,
     Load(Plan),
+    Discovery(Sizes),
+    DiscoveryServer(Sizes, PathBuf),
 }
 
 /// What is asked of Weft beside carrying requests.
@@ -79,6 +86,10 @@ impl Command {
         let words: Vec<&str> = args.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["app"] => Ok(Self::App),
+            ["discovery", sizes @ ..] => Ok(Self::Discovery(Sizes::parse(sizes)?)),
+            ["discovery-server", dir, sizes @ ..] => {
+                Ok(Self::DiscoveryServer(Sizes::parse(sizes)?, dir.into()))
+            }
             ["load", plan] => Ok(Self::Load(
                 serde_json::from_str(plan).context("read the load plan")?,
             )),

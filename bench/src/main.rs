@@ -21,6 +21,7 @@ mod pki;
 mod process;
 
 mod app;
+mod discovery;
 mod load;
 
 mod measure;
@@ -35,6 +36,8 @@ fn main() -> anyhow::Result<()> {
         Command::Help => println!("{}", args::HELP),
         Command::App => app::run()?,
         Command::Load(plan) => load::run(&plan)?,
+        Command::Discovery(sizes) => println!("{}", discovery::run(&sizes)?),
+        Command::DiscoveryServer(sizes, dir) => discovery::server::run(&sizes, &dir)?,
         Command::Bench(settings) => bench(&settings)?,
     }
     Ok(())

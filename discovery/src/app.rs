@@ -1,30 +1,28 @@
 //! Wiring of discovery: what is watched, kept and served.
 
-use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 use weft_certs::authority::Authority;
 use weft_policy::spiffe::SpiffeId;
 
 use crate::board::Shared;
 use crate::config::Config;
+use crate::keep::Keeper;
 use crate::metrics::{self, Metrics};
 use crate::model::{Model, Names};
 use crate::own::Own;
 use crate::serve::Server;
 use crate::token::Tokens;
-use crate::watch::{KINDS, News, SILENCE, Watches};
-use crate::writer::{Word, Writer};
+use crate::watch::{KINDS, SILENCE, Watches};
+use crate::writer::Writer;
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -140,74 +138,6 @@ fn identity(config: &Config) -> anyhow::Result<(Authority, SpiffeId)> {
     Ok((authority, id))
 }
 
-/// Takes in what the watches say and keeps the board.
-struct Keeper {
-    model: Model,
-    shared: Shared,
-    metrics: Metrics,
-    /// Kinds that have not been read whole yet.
-    missing: HashSet<&'static str>,
-    words: mpsc::Sender<Word>,
-}
-
-impl Keeper {
-    async fn run(mut self, mut told: mpsc::Receiver<News>) {
-        while let Some(news) = told.recv().await {
-            self.take(news);
-            // What comes together is told together.
-            let latest = Instant::now() + LONGEST_WAIT;
-            while let Ok(Some(news)) =
-                timeout_at(latest.min(Instant::now() + QUIET), told.recv()).await
-            {
-                self.take(news);
-            }
-            self.flush();
-        }
-    }
-
-    fn take(&mut self, news: News) {
-        match news {
-            News::Change(change) => self.model.apply(*change),
-            News::Synced(kind) => {
-                if self.missing.remove(kind) && self.missing.is_empty() {
-                    info!("the cluster is read");
-                }
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.missing.is_empty() {
-            return;
-        }
-        let (model, metrics) = (&mut self.model, &self.metrics);
-        self.shared.write(|board| {
-            model.flush(board);
-            let addresses = board.len(crate::board::Kind::Address);
-            metrics
-                .addresses
-                .set(i64::try_from(addresses).unwrap_or(i64::MAX));
-        });
-        self.metrics
-            .problems
-            .set(i64::try_from(self.model.problems()).unwrap_or(i64::MAX));
-        for problem in self.model.take_problems() {
-            warn!(object = %problem.source, problem = problem.text, "annotations refused, the last good ones stay");
-            self.say(Word::Problem(problem));
-        }
-        for verdict in self.model.take_verdicts() {
-            self.say(Word::Verdict(verdict));
-        }
-    }
-
-    /// Endpoints must not wait for what is written.
-    fn say(&self, word: Word) {
-        if let Err(error) = self.words.try_send(word) {
-            warn!(%error, "too much to write, something is left out");
-        }
-    }
-}
-
 /// Binds; all addresses of both families become those of IPv4 where there is no IPv6.
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     let unspecified = address.is_ipv6() && address.ip().is_unspecified();
@@ -223,7 +153,3 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 const NEWS: usize = 4096;
 /// What waits to be written.
 const WORDS: usize = 4096;
-/// Nothing came for so long: time to tell.
-const QUIET: Duration = Duration::from_millis(20);
-/// It never becomes quiet: tell nevertheless.
-const LONGEST_WAIT: Duration = Duration::from_millis(200);

@@ -234,29 +234,34 @@ impl Topic {
         self.parts(&resources, removed)
     }
 
+    /// Small parts: what is being sent is kept once a subscriber.
     fn parts(
         &self,
         resources: &[&Arc<Entry>],
-        mut removed: Vec<String>,
+        removed: Vec<String>,
     ) -> Vec<DeltaDiscoveryResponse> {
         let mut parts = Vec::new();
-        let mut chunks = resources.chunks(MAX_RESOURCES);
-        loop {
-            let chunk = chunks.next();
-            let removed = std::mem::take(&mut removed);
-            if chunk.is_none() && removed.is_empty() {
-                return parts;
+        let mut part = self.part(removed);
+        let mut bytes = 0;
+        for entry in resources {
+            if bytes > 0 && bytes + entry.body.len() > MAX_PART_BYTES {
+                parts.push(std::mem::replace(&mut part, self.part(Vec::new())));
+                bytes = 0;
             }
-            let chunk = chunk.unwrap_or_default();
-            parts.push(DeltaDiscoveryResponse {
-                resources: chunk
-                    .iter()
-                    .map(|entry| entry.resource(self.kind))
-                    .collect(),
-                type_url: self.kind.url().to_owned(),
-                removed_resources: removed,
-                ..DeltaDiscoveryResponse::default()
-            });
+            bytes += entry.body.len();
+            part.resources.push(entry.resource(self.kind));
+        }
+        if !(part.resources.is_empty() && part.removed_resources.is_empty()) {
+            parts.push(part);
+        }
+        parts
+    }
+
+    fn part(&self, removed: Vec<String>) -> DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse {
+            type_url: self.kind.url().to_owned(),
+            removed_resources: removed,
+            ..DeltaDiscoveryResponse::default()
         }
     }
 
@@ -293,8 +298,8 @@ pub(crate) fn variant(name: &str, namespace: &str) -> String {
 
 /// What a subscriber may name; a sidecar names some dozens.
 const MAX_NAMES: usize = 10_000;
-/// Resources in one message.
-const MAX_RESOURCES: usize = 500;
+/// Content of one message, unless a single resource has more.
+const MAX_PART_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests;

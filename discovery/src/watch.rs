@@ -19,17 +19,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::cluster::{Change, Key, OwnerRef, Route, RouteRef, read};
+use crate::keep::News;
 use crate::metrics::Metrics;
 use crate::model::routes::{GRPC_ROUTE, HTTP_ROUTE};
-
-/// What a watch says.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// Something changed.
-    Change(Box<Change>),
-    /// Everything of a kind is there.
-    Synced(&'static str),
-}
 
 /// Where all watches report to.
 #[derive(Clone)]

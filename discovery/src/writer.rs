@@ -20,7 +20,7 @@ use crate::watch::route_resource;
 
 /// Something to write.
 #[derive(Debug)]
-pub(crate) enum Word {
+pub enum Word {
     /// As an Event.
     Problem(Problem),
     /// As the status of a route.
