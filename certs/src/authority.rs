@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -23,6 +24,7 @@ use crate::bundle::{Bundle, TrustBundles};
 use crate::csr::Request;
 use crate::error::CertError;
 use crate::identity::Identity;
+use crate::leaf::Leaf;
 use crate::web;
 
 /// How to ask an authority.
@@ -46,11 +48,27 @@ impl Authority {
     /// # Errors
     /// Says at which step it failed; nothing is kept of a failed request.
     pub async fn request(&self, id: &SpiffeId) -> Result<Identity, RequestError> {
+        Ok(self.issue(id).await?.0)
+    }
+
+    /// The same, and what it was made from, to be kept where only its owner can read.
+    ///
+    /// # Errors
+    /// As [`Authority::request`].
+    pub async fn issue(&self, id: &SpiffeId) -> Result<(Identity, Material), RequestError> {
         let request = Request::new(id).map_err(RequestError::Key)?;
         let token = read_token(&self.token_file)?;
         let chain = tokio::time::timeout(TIME_LIMIT, self.call(request.pem(), token)).await;
         let chain = chain.unwrap_or(Err(RequestError::Timeout))?;
-        identity(id, request, &chain)
+        let key = request.key_pem();
+        let identity = identity(id, request, &chain)?;
+        let (roots, chain) = chain.split_last().ok_or(RequestError::ShortAnswer)?;
+        let material = Material {
+            chain: chain.concat(),
+            key,
+            roots: roots.clone(),
+        };
+        Ok((identity, material))
     }
 
     async fn call(
@@ -105,6 +123,48 @@ impl Authority {
         let endpoint = Endpoint::from(self.address.clone()).timeout(TIME_LIMIT);
         let channel = endpoint.connect_with_connector(connector).await;
         channel.map_err(|error| RequestError::Connect(io::Error::other(error)))
+    }
+}
+
+/// A leaf, its key and roots as PEM. Never shown: it has a private key in it.
+#[derive(Deserialize, Serialize)]
+pub struct Material {
+    chain: String,
+    key: String,
+    roots: String,
+}
+
+impl Material {
+    /// Reads what [`Material::json`] has written.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn from_json(text: &str) -> Result<Self, CertError> {
+        serde_json::from_str(text).or(Err(CertError::Missing {
+            what: "leaf, key and roots",
+        }))
+    }
+
+    /// Writes it for a file that only its owner can read.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Makes the identity of it.
+    ///
+    /// # Errors
+    /// If a part is broken, or the leaf does not chain to the roots.
+    pub fn identity(&self) -> Result<Identity, CertError> {
+        let leaf = Leaf::from_pem(&self.chain, &self.key)?;
+        let bundle = Bundle::from_pem(&self.roots)?;
+        if !bundle.vouches_for(&leaf) {
+            return Err(CertError::Missing {
+                what: "root that the leaf chains to",
+            });
+        }
+        let trust = TrustBundles::of(leaf.id().trust_domain(), bundle);
+        Identity::new(Arc::new(leaf), Arc::new(trust))
     }
 }
 

@@ -23,8 +23,10 @@ use crate::config::Config;
 use crate::watch::Watch;
 
 pub(crate) mod files;
+mod kept;
 
 use crate::identity::files::{Files, FilesError};
+use crate::identity::kept::Kept;
 
 /// Where an identity comes from.
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl Identities {
             identities: shared,
             published,
             known: None,
+            kept: None,
         };
         if let Source::Files(dir) = &supply.source {
             let files = files::read(dir)?;
@@ -132,9 +135,21 @@ pub(crate) struct Supply {
     published: watch::Sender<u64>,
     /// The files that the present identity was made from.
     known: Option<Files>,
+    /// Where the present identity is kept for a restart.
+    kept: Option<Kept>,
 }
 
 impl Supply {
+    /// Keeps what an authority gives in `dir`, and begins with what is there.
+    pub(crate) fn keeping(mut self, dir: Option<&Path>) -> Self {
+        let from_authority = matches!(self.source, Source::Authority(_));
+        self.kept = dir.filter(|_| from_authority).map(Kept::new);
+        if let Some(identity) = self.kept.as_ref().and_then(|kept| kept.read(&self.id)) {
+            self.publish(identity);
+        }
+        self
+    }
+
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let known = self.known.take();
@@ -151,9 +166,12 @@ impl Supply {
     async fn renew(&self, authority: &Authority) {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         loop {
-            match Box::pin(authority.request(&self.id)).await {
-                Ok(identity) => {
+            match Box::pin(authority.issue(&self.id)).await {
+                Ok((identity, material)) => {
                     backoff.reset();
+                    if let Some(kept) = &self.kept {
+                        kept.write(&material);
+                    }
                     let leaf = Arc::clone(&identity.leaf);
                     self.publish(identity);
                     until_renewal(&leaf).await;

@@ -15,7 +15,7 @@ use weft_certs::config::Config;
 use weft_certs::token::mint::TokenIssuer;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
-use super::{Identities, Source, chain};
+use super::{Identities, Kept, Source, chain};
 
 const ISSUER: &str = "https://tokens.test";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -359,4 +359,29 @@ async fn files_that_do_not_belong_together_leave_the_old_identity() {
     let overlapping = next(&mut identities).await;
     let bundle = overlapping.trust.bundle(&web().trust_domain()).unwrap();
     assert_eq!(bundle.roots().len(), 2);
+}
+
+#[tokio::test]
+async fn who_restarts_while_the_authority_is_away_is_who_it_was() {
+    let ca = Ca::start();
+    let dir = tempfile::tempdir().unwrap();
+    let (_, material) = ca.client().issue(&web()).await.unwrap();
+    Kept::new(dir.path()).write(&material);
+    let mode = std::os::unix::fs::MetadataExt::mode(
+        &fs::metadata(dir.path().join("identity.json")).unwrap(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let client = ca.client();
+    drop(ca);
+    for (id, found) in [
+        (web(), true),
+        (
+            SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap(),
+            false,
+        ),
+    ] {
+        let (identities, supply) = Identities::new(Source::Authority(client.clone()), id).unwrap();
+        let _supply = supply.keeping(Some(dir.path()));
+        assert_eq!(identities.current().is_some(), found);
+    }
 }

@@ -2,7 +2,6 @@
 //!
 //! Made only for what is logged or traced. Cloning is counting references, except for the boxed rest.
 
-use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
@@ -124,32 +123,31 @@ impl Entry {
 
 impl Request {
     /// `example.com:8080`, from the target or from Host; never a user name.
-    pub(super) fn authority(&self) -> Option<Cow<'_, str>> {
+    pub(super) fn authority(&self) -> Option<String> {
         let text = match self.uri.authority() {
-            Some(authority) => authority.as_str().into(),
-            None => String::from_utf8_lossy(self.host.as_ref()?.as_bytes()),
+            Some(authority) => authority.as_str().to_owned(),
+            None => String::from_utf8_lossy(self.host.as_ref()?.as_bytes()).into_owned(),
         };
-        let host = match text.rsplit_once('@') {
-            Some((_, host)) => host.to_owned().into(),
-            None => text,
-        };
+        let host = text
+            .rsplit_once('@')
+            .map_or(text.as_str(), |(_, host)| host);
         Some(shortened(host))
     }
 
     /// The path without its query: queries carry secrets.
-    pub(super) fn path(&self) -> Cow<'_, str> {
-        shortened(self.uri.path().into())
+    pub(super) fn path(&self) -> String {
+        shortened(self.uri.path())
     }
 
     /// The query, with secrets masked.
     pub(super) fn query(&self, mask: &Mask) -> Option<String> {
         let query = self.uri.query().filter(|query| !query.is_empty())?;
-        Some(shortened(mask.query(query).into()).into_owned())
+        Some(shortened(&mask.query(query)))
     }
 
-    pub(super) fn user_agent(&self, mask: &Mask) -> Option<Cow<'_, str>> {
+    pub(super) fn user_agent(&self, mask: &Mask) -> Option<String> {
         let text = String::from_utf8_lossy(self.user_agent.as_ref()?.as_bytes());
-        Some(mask.header("user-agent", shortened(text)))
+        Some(mask.header("user-agent", shortened(&text)))
     }
 
     /// `1.0`, `1.1` or `2`.
@@ -169,12 +167,9 @@ pub(super) fn is_server_failure(grpc_status: u16) -> bool {
 }
 
 /// Text that a client chose, cut where it serves nobody any more.
-fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
-    if text.len() <= MAX_TEXT {
-        return text;
-    }
+fn shortened(text: &str) -> String {
     let end = text.floor_char_boundary(MAX_TEXT);
-    text.get(..end).unwrap_or_default().to_owned().into()
+    text.get(..end).unwrap_or_default().to_owned()
 }
 
 const MAX_TEXT: usize = 1024;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use arc_swap::ArcSwap;
+use opentelemetry::KeyValue;
 use weft_policy::Policy;
 use weft_policy::own::{AccessLog, LogFormat as Format};
 
@@ -31,7 +32,7 @@ pub(crate) struct Made {
     pub(crate) format: LogFormat,
     pub(crate) mask: Mask,
     /// In each span.
-    pub(crate) attributes: Vec<(String, String)>,
+    pub(crate) attributes: Vec<KeyValue>,
 }
 
 impl Live {
@@ -69,10 +70,12 @@ impl Live {
                 Format::Json => LogFormat::Json,
                 Format::Text => LogFormat::Text,
             });
+        let attribute =
+            |(name, value): &(String, String)| KeyValue::new(name.clone(), value.clone());
         self.0.made.store(Arc::new(Made {
             format,
             mask: Mask::new(&log.mask),
-            attributes: trace.attributes.clone(),
+            attributes: trace.attributes.iter().map(attribute).collect(),
         }));
         self.0.access.store(number(access), Ordering::Relaxed);
     }

@@ -6,12 +6,14 @@
 
 use std::sync::Arc;
 
+use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_sdk::trace::SpanExporter;
 use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Duration, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::exporter::{ExportError, Exporter};
+use self::exporter::Exporter;
 use super::entry::Entry;
 use super::live::Live;
 use super::metrics::collect::{Metrics, Number};
@@ -19,7 +21,6 @@ use super::metrics::table;
 use crate::config::otel::{Batch, Otel};
 
 mod connection;
-mod encode;
 mod exporter;
 pub(crate) mod span;
 #[cfg(test)]
@@ -126,20 +127,16 @@ impl Export {
         };
         batch.push(first);
         let size = self.batch.size;
-        let end = Instant::now() + self.batch.delay;
-        loop {
-            while batch.len() < size
-                && let Ok(entry) = self.entries.try_recv()
-            {
-                batch.push(entry);
+        let rest = async {
+            while batch.len() < size {
+                let room = size - batch.len();
+                if self.entries.recv_many(batch, room).await == 0 {
+                    return;
+                }
             }
-            let left = end.saturating_duration_since(Instant::now());
-            if batch.len() >= size || left.is_zero() || self.entries.is_closed() {
-                break;
-            }
-            // Whoever waits on the queue is woken by each span, which costs workers a system call.
-            sleep(left.min(TICK)).await;
-        }
+        };
+        // A full batch and a passed delay are equally good reasons to send.
+        let _elapsed = timeout(self.batch.delay, rest).await;
         More::Yes
     }
 
@@ -148,13 +145,13 @@ impl Export {
             return;
         }
         let made = self.live.made();
-        let mut spans = encode::Batch::default();
+        let mut spans = Vec::with_capacity(batch.len());
         for entry in batch {
-            span::each(entry, &made, |span| spans.push(span));
+            span::push(&mut spans, entry, &made);
         }
-        let count = spans.count();
-        let sent = timeout(limit, Box::pin(self.exporter.export(&spans))).await;
-        let sent = sent.unwrap_or(Err(ExportError::Timeout(limit)));
+        let count = spans.len() as u64;
+        let sent = timeout(limit, Box::pin(self.exporter.export(spans))).await;
+        let sent = sent.unwrap_or(Err(OTelSdkError::Timeout(limit)));
         match &sent {
             Ok(()) => self.exported.add(count),
             Err(_) => self.failed.add(count),
@@ -179,5 +176,3 @@ enum More {
 
 /// How long the end of the process may wait for the collector.
 const LAST_EXPORT: Duration = Duration::from_secs(2);
-/// How often the queue is looked into while spans come: the default one holds what 100,000 requests a second make meanwhile.
-const TICK: Duration = Duration::from_millis(20);
