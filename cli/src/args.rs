@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::AppConfig;
 use crate::dashboard::DashboardArgs;
 use crate::explain::ExplainArgs;
+use crate::lint::LintArgs;
 use crate::tap::TapArgs;
 use crate::token::TokenArgs;
 use crate::top::{EdgesArgs, TopArgs};
@@ -27,6 +28,8 @@ struct Line {
 pub(crate) enum Command {
     /// Start a small shop behind the mesh on this machine, until Ctrl-C.
     Demo(DemoArgs),
+    /// Check policy files and the annotations of Kubernetes manifests; fails if anything is wrong.
+    Lint(LintArgs),
     /// Explain a JSON Web Token; fails if a proxy would refuse it.
     Token(TokenArgs),
     /// Show the policy that a proxy runs with, and where each value comes from.

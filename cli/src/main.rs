@@ -9,6 +9,7 @@ mod demo;
 mod explain;
 mod hidden;
 mod insight;
+mod lint;
 mod tap;
 mod token;
 mod top;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => return play(args),
+        Command::Lint(args) => return lint(&args),
         Command::Token(args) => return explain_token(&args),
         Command::Explain(args) => say(&explain::run(&args)?),
         Command::Top(args) => until_interrupted(top::top(&args))?,
@@ -88,6 +90,15 @@ fn explain_token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
     Ok(match explained.refused {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::FAILURE,
+    })
+}
+
+fn lint(args: &lint::LintArgs) -> anyhow::Result<ExitCode> {
+    let found = lint::run(args)?;
+    say(&found.text);
+    Ok(match found.problems {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     })
 }
 

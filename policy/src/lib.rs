@@ -7,6 +7,7 @@
 //! ([`Calls`]), and how the proxy itself runs.
 
 pub mod downward;
+pub mod keys;
 pub mod layer;
 pub mod node;
 pub mod problem;

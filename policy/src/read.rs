@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 
+use crate::keys::LATER;
 use crate::node::{Kind, Node};
 use crate::problem::{Problem, nearest, shown};
 use crate::scope::Scope;
@@ -247,7 +248,11 @@ impl<'a> At<'a> {
 
     fn known(&self, entries: &'a [(String, Node)], known: &'static [&'static str]) -> Fields<'a> {
         for (key, node) in entries {
-            if !known.contains(&key.as_str()) {
+            let path = self.path_of(key);
+            if LATER.contains(&path.as_str()) {
+                self.child(path, node)
+                    .complain("is not there yet: nothing would act on it");
+            } else if !known.contains(&key.as_str()) {
                 let prefix = if self.path.is_empty() {
                     String::new()
                 } else {
@@ -255,7 +260,6 @@ impl<'a> At<'a> {
                 };
                 let near =
                     nearest(key, known.iter().copied()).map(|near| format!("{prefix}{near}"));
-                let path = self.path_of(key);
                 self.child(path, node)
                     .complain(unknown_key(key, near.as_deref()));
             }
@@ -267,6 +271,8 @@ impl<'a> At<'a> {
     }
 
     fn no_fields(&self, known: &'static [&'static str]) -> Fields<'a> {
+        #[cfg(test)]
+        watched::note(self, known);
         Fields {
             at: self.clone(),
             entries: &[],
@@ -409,3 +415,27 @@ pub(crate) fn not_one_of<'k>(text: &str, known: impl Iterator<Item = &'k str> + 
 
 /// More are of no use to anyone.
 const MAX_PROBLEMS: usize = 100;
+
+/// Which keys the readers know, for the test that compares them with the table.
+#[cfg(test)]
+pub(crate) mod watched {
+    use std::cell::RefCell;
+
+    use super::At;
+
+    thread_local! {
+        static SEEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(at: &At<'_>, known: &'static [&'static str]) {
+        let paths = known.iter().map(|key| at.path_of(key));
+        SEEN.with_borrow_mut(|seen| seen.extend(paths));
+    }
+
+    /// Runs `read` and says which keys it would have taken.
+    pub(crate) fn watch<T>(read: impl FnOnce() -> T) -> (T, Vec<String>) {
+        SEEN.with_borrow_mut(Vec::clear);
+        let read = read();
+        (read, SEEN.with_borrow_mut(std::mem::take))
+    }
+}

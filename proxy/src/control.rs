@@ -161,7 +161,9 @@ async fn run(parts: Parts) {
         .export
         .map(|export| tasks.spawn("span export", export.run(told.clone())));
     parts.drain.started().await;
-    app::drained(&parts.open, parts.drain_quiet, parts.drain_timeout).await;
+    let asked = parts.sources.policies.current().policy.drain;
+    let limit = asked.unwrap_or(parts.drain_timeout);
+    app::drained(&parts.open, parts.drain_quiet, limit).await;
     parts.ended.cancel();
     let telemetry = &parts.sources.telemetry;
     telemetry.workers_gone().await;
