@@ -5,15 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use opentelemetry::trace::{SpanId, SpanKind, Status};
-use opentelemetry_sdk::trace::SpanData;
 use serde_json::{Map, Value, json};
 
 use super::Sources;
 use crate::telemetry::access_log;
 use crate::telemetry::entry::Entry;
 use crate::telemetry::metrics::edges::bounds_ms;
-use crate::telemetry::otlp::span;
+use crate::telemetry::otlp::span::{self, Kind, Span};
 use crate::telemetry::recent::Numbered;
 
 /// `/edges`.
@@ -52,10 +50,10 @@ pub(super) fn trace(sources: &Sources, id: &str) -> Value {
     let (entries, _next) = sources.telemetry.recent().since(0);
     let mut spans = Vec::new();
     for one in entries.iter().filter(|one| is_of(&one.entry, id)) {
-        span::push(&mut spans, &one.entry, &made);
+        span::each(&one.entry, &made, |span| spans.push(shown(span)));
     }
     let mut answer = own(sources);
-    answer.insert("spans".to_owned(), spans.iter().map(shown).collect());
+    answer.insert("spans".to_owned(), spans.into());
     answer.into()
 }
 
@@ -78,29 +76,30 @@ fn own(sources: &Sources) -> Map<String, Value> {
     own.collect()
 }
 
-fn shown(span: &SpanData) -> Value {
+fn shown(span: &Span<'_>) -> Value {
     let attributes: BTreeMap<&str, String> = span
         .attributes
+        .0
         .iter()
-        .map(|pair| (pair.key.as_str(), pair.value.to_string()))
+        .map(|(name, value)| (*name, value.to_string()))
         .collect();
-    let parent = Some(span.parent_span_id).filter(|id| *id != SpanId::INVALID);
+    let hex = |id: [u8; 8]| format!("{:016x}", u64::from_be_bytes(id));
     let events = span
         .events
         .iter()
-        .map(|event| json!({ "name": event.name, "at": nanos(event.timestamp) }));
+        .map(|event| json!({ "name": event.name, "at": nanos(event.at) }));
     json!({
-        "span_id": span.span_context.span_id().to_string(),
-        "parent_id": parent.map(|id| id.to_string()),
-        "kind": match span.span_kind {
-            SpanKind::Server => "server",
-            SpanKind::Client => "client",
-            SpanKind::Internal | SpanKind::Producer | SpanKind::Consumer => "internal",
+        "span_id": hex(span.trace.span_id),
+        "parent_id": span.trace.parent_id.map(hex),
+        "kind": match span.kind {
+            Kind::Server => "server",
+            Kind::Client => "client",
+            Kind::Internal => "internal",
         },
         "name": span.name,
-        "start": nanos(span.start_time),
-        "end": nanos(span.end_time),
-        "failed": matches!(span.status, Status::Error { .. }),
+        "start": nanos(span.start),
+        "end": nanos(span.end),
+        "failed": span.error.is_some(),
         "attributes": attributes,
         "events": events.collect::<Vec<_>>(),
     })

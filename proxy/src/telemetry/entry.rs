@@ -2,6 +2,7 @@
 //!
 //! Made only for what is logged or traced. Cloning is counting references, except for the boxed rest.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
@@ -123,31 +124,32 @@ impl Entry {
 
 impl Request {
     /// `example.com:8080`, from the target or from Host; never a user name.
-    pub(super) fn authority(&self) -> Option<String> {
+    pub(super) fn authority(&self) -> Option<Cow<'_, str>> {
         let text = match self.uri.authority() {
-            Some(authority) => authority.as_str().to_owned(),
-            None => String::from_utf8_lossy(self.host.as_ref()?.as_bytes()).into_owned(),
+            Some(authority) => authority.as_str().into(),
+            None => String::from_utf8_lossy(self.host.as_ref()?.as_bytes()),
         };
-        let host = text
-            .rsplit_once('@')
-            .map_or(text.as_str(), |(_, host)| host);
+        let host = match text.rsplit_once('@') {
+            Some((_, host)) => host.to_owned().into(),
+            None => text,
+        };
         Some(shortened(host))
     }
 
     /// The path without its query: queries carry secrets.
-    pub(super) fn path(&self) -> String {
-        shortened(self.uri.path())
+    pub(super) fn path(&self) -> Cow<'_, str> {
+        shortened(self.uri.path().into())
     }
 
     /// The query, with secrets masked.
     pub(super) fn query(&self, mask: &Mask) -> Option<String> {
         let query = self.uri.query().filter(|query| !query.is_empty())?;
-        Some(shortened(&mask.query(query)))
+        Some(shortened(mask.query(query).into()).into_owned())
     }
 
-    pub(super) fn user_agent(&self, mask: &Mask) -> Option<String> {
+    pub(super) fn user_agent(&self, mask: &Mask) -> Option<Cow<'_, str>> {
         let text = String::from_utf8_lossy(self.user_agent.as_ref()?.as_bytes());
-        Some(mask.header("user-agent", shortened(&text)))
+        Some(mask.header("user-agent", shortened(text)))
     }
 
     /// `1.0`, `1.1` or `2`.
@@ -167,9 +169,12 @@ pub(super) fn is_server_failure(grpc_status: u16) -> bool {
 }
 
 /// Text that a client chose, cut where it serves nobody any more.
-fn shortened(text: &str) -> String {
+fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
     let end = text.floor_char_boundary(MAX_TEXT);
-    text.get(..end).unwrap_or_default().to_owned()
+    text.get(..end).unwrap_or_default().to_owned().into()
 }
 
 const MAX_TEXT: usize = 1024;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use arc_swap::ArcSwap;
-use opentelemetry::KeyValue;
 use weft_policy::Policy;
 use weft_policy::own::{AccessLog, LogFormat as Format};
 
@@ -32,7 +31,7 @@ pub(crate) struct Made {
     pub(crate) format: LogFormat,
     pub(crate) mask: Mask,
     /// In each span.
-    pub(crate) attributes: Vec<KeyValue>,
+    pub(crate) attributes: Vec<(String, String)>,
 }
 
 impl Live {
@@ -70,12 +69,10 @@ impl Live {
                 Format::Json => LogFormat::Json,
                 Format::Text => LogFormat::Text,
             });
-        let attribute =
-            |(name, value): &(String, String)| KeyValue::new(name.clone(), value.clone());
         self.0.made.store(Arc::new(Made {
             format,
             mask: Mask::new(&log.mask),
-            attributes: trace.attributes.iter().map(attribute).collect(),
+            attributes: trace.attributes.clone(),
         }));
         self.0.access.store(number(access), Ordering::Relaxed);
     }

@@ -1,24 +1,17 @@
 //! Sends batches of spans: OTLP's messages over gRPC, or over HTTP with protobuf bodies.
 //!
-//! `opentelemetry-proto` encodes; the transport is ours, so that only the configuration decides where spans go and with which
-//! certificates (`opentelemetry-otlp` reads the environment itself, and its HTTP client brings a second stack).
+//! The transport is ours, so that only the configuration decides where spans go and with which certificates
+//! (`opentelemetry-otlp` reads the environment itself, and its HTTP client brings a second stack).
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, TE, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Full;
-use opentelemetry::KeyValue;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::trace::{SpanData, SpanExporter};
-use prost::Message;
 use tokio::time::{Duration, sleep, timeout};
 use tracing::debug;
 
 use super::connection::{Answer, Connection, ConnectionError};
+use super::encode::{self, Batch};
 use crate::config::otel::{OtlpExport, OtlpProtocol};
 
 /// A collector, with at most one connection to it.
@@ -26,13 +19,14 @@ use crate::config::otel::{OtlpExport, OtlpProtocol};
 pub(super) struct Exporter {
     config: OtlpExport,
     uri: Uri,
-    resource: ResourceAttributesWithSchema,
+    /// As OTLP has it.
+    resource: Vec<u8>,
     connection: tokio::sync::Mutex<Option<Connection>>,
 }
 
 /// Why a batch was not taken.
 #[derive(Debug, thiserror::Error)]
-enum ExportError {
+pub(super) enum ExportError {
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("{0}")]
@@ -51,13 +45,9 @@ enum Next {
 
 impl Exporter {
     pub(super) fn new(config: OtlpExport, resource: &[(String, String)]) -> Self {
-        let pairs = resource
-            .iter()
-            .map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
-        let resource = Resource::builder_empty().with_attributes(pairs).build();
         Self {
             uri: target(&config),
-            resource: (&resource).into(),
+            resource: encode::resource(resource),
             config,
             connection: tokio::sync::Mutex::default(),
         }
@@ -144,11 +134,13 @@ impl Exporter {
     }
 }
 
-impl SpanExporter for Exporter {
+impl Exporter {
     /// Sends until the batch is taken or refused for good; whoever calls sets the limit.
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
-        let message = ExportTraceServiceRequest { resource_spans };
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub(super) async fn export(&self, batch: &Batch) -> Result<(), ExportError> {
+        let message = batch.request(&self.resource);
         let body = body(self.config.protocol, &message);
         let mut backoff = FIRST_WAIT;
         loop {
@@ -157,7 +149,7 @@ impl SpanExporter for Exporter {
                 Err(failed) => failed,
             };
             let Next::After(asked) = next else {
-                return Err(OTelSdkError::InternalFailure(error.to_string()));
+                return Err(error);
             };
             debug!(%error, "spans are sent again");
             sleep(asked.max(backoff.mul_f64(0.5 + fastrand::f64()))).await;
@@ -176,14 +168,13 @@ fn target(config: &OtlpExport) -> Uri {
 }
 
 /// gRPC puts "0" for not compressed and the length in four bytes before a message (gRPC over HTTP/2, "Length-Prefixed-Message").
-fn body(protocol: OtlpProtocol, message: &ExportTraceServiceRequest) -> Bytes {
-    let length = message.encoded_len();
-    let mut body = BytesMut::with_capacity(length + 5);
+fn body(protocol: OtlpProtocol, message: &[u8]) -> Bytes {
+    let mut body = BytesMut::with_capacity(message.len() + 5);
     if protocol == OtlpProtocol::Grpc {
         body.put_u8(0);
-        body.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     }
-    message.encode_raw(&mut body);
+    body.extend_from_slice(message);
     body.freeze()
 }
 

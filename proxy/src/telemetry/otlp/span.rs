@@ -1,45 +1,93 @@
 //! A span of an entry, by the stable semantic conventions for HTTP and those for RPC (OpenTelemetry).
 //!
 //! Inbound is SERVER, outbound is CLIENT. A request that was sent more than once is INTERNAL, and each of its attempts CLIENT
-//! below it. Attributes of our own begin with `weft.`. Queries are left out.
+//! below it. Attributes of our own begin with `weft.`. A span borrows from its entry: it lives until it is written.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::Method;
-use opentelemetry::trace::{
-    Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
-};
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::telemetry::entry::{Entry, Request, Tcp, What, is_server_failure};
 use crate::telemetry::live::Made;
 use crate::telemetry::mask::Mask;
-use crate::telemetry::record::{Direction, End};
+use crate::telemetry::record::{Direction, End, TraceContext};
 use crate::telemetry::tries::Try;
 
-/// Appends the spans: one, and one more for each attempt of several. What policy adds is in each.
-pub(crate) fn push(spans: &mut Vec<SpanData>, entry: &Entry, made: &Made) {
+/// One span, ready to be written.
+#[derive(Debug)]
+pub(crate) struct Span<'a> {
+    pub(crate) trace: TraceContext,
+    pub(crate) kind: Kind,
+    pub(crate) name: Cow<'a, str>,
+    pub(crate) start: SystemTime,
+    pub(crate) end: SystemTime,
+    pub(crate) attributes: Attributes<'a>,
+    pub(crate) events: Vec<Event>,
+    /// Why it failed, where a status code does not say it; `None` where it did not fail.
+    pub(crate) error: Option<&'static str>,
+}
+
+/// Which side of a call it tells of; the numbers are OTLP's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Internal = 1,
+    Server = 2,
+    Client = 3,
+}
+
+/// A value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    Text(Cow<'a, str>),
+    Number(i64),
+    Flag(bool),
+}
+
+/// Something that happened meanwhile.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) name: &'static str,
+    pub(crate) at: SystemTime,
+    pub(crate) attributes: Vec<(&'static str, Value<'static>)>,
+}
+
+/// Names and values, each name once.
+#[derive(Debug)]
+pub(crate) struct Attributes<'a>(pub(crate) Vec<(&'a str, Value<'a>)>);
+
+impl std::fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
+        }
+    }
+}
+
+/// Makes the spans and gives each to `write`: one, and one more for each attempt of several. What policy adds is in each.
+pub(crate) fn each(entry: &Entry, made: &Made, mut write: impl FnMut(&Span<'_>)) {
     let mut own = of(entry, 1, &made.mask);
-    own.attributes.extend_from_slice(&made.attributes);
+    own.attributes.add(&made.attributes);
     if let What::Request(request) = &entry.what
         && !request.tries.is_empty()
     {
-        own.span_kind = SpanKind::Internal;
-        own.events.events = retries(entry, request);
+        own.kind = Kind::Internal;
+        own.events = retries(entry, request);
         for number in 0..request.tries.len() {
-            let mut span = attempt(entry, request, number, &made.mask);
-            span.attributes.extend_from_slice(&made.attributes);
-            spans.push(span);
+            let attempt = attempt(entry, request, number);
+            let mut span = of(&attempt, number + 1, &made.mask);
+            span.attributes.add(&made.attributes);
+            write(&span);
         }
     }
-    spans.push(own);
+    write(&own);
 }
 
-/// The span of one attempt: as if it had been a request by itself.
-fn attempt(entry: &Entry, request: &Request, number: usize, mask: &Mask) -> SpanData {
+/// One attempt, as if it had been a request by itself.
+fn attempt(entry: &Entry, request: &Request, number: usize) -> Entry {
     let mut entry = entry.clone();
     let mut request = request.clone();
     let tries = std::mem::take(&mut request.tries);
@@ -66,7 +114,7 @@ fn attempt(entry: &Entry, request: &Request, number: usize, mask: &Mask) -> Span
     }
     request.attempts = 1;
     entry.what = What::Request(Box::new(request));
-    of(&entry, number + 1, mask)
+    entry
 }
 
 /// An event for each attempt that was followed by another.
@@ -79,15 +127,17 @@ fn retries(entry: &Entry, request: &Request) -> Vec<Event> {
         let at = one.start.saturating_duration_since(entry.start) + one.duration;
         let status = one.status.map(|status| status.as_str().to_owned());
         let reason = one.failed.map(str::to_owned).or(status);
-        Event::new(
-            "weft.retry",
-            entry.started + at,
-            vec![
-                KeyValue::new("weft.attempt", counted(number + 1)),
-                KeyValue::new("weft.reason", reason.unwrap_or_default()),
+        Event {
+            name: "weft.retry",
+            at: entry.started + at,
+            attributes: vec![
+                ("weft.attempt", Value::Number(counted(number + 1))),
+                (
+                    "weft.reason",
+                    Value::Text(reason.unwrap_or_default().into()),
+                ),
             ],
-            0,
-        )
+        }
     };
     failed.iter().enumerate().map(event).collect()
 }
@@ -97,173 +147,198 @@ fn counted(number: usize) -> i64 {
 }
 
 /// Makes the span of an entry; `attempt` is which of its attempts it tells of, counted from 1.
-pub(super) fn of(entry: &Entry, attempt: usize, mask: &Mask) -> SpanData {
-    let trace = &entry.trace;
-    let flags = TraceFlags::default().with_sampled(trace.sampled);
-    let trace_id = TraceId::from_bytes(trace.trace_id);
-    let span_id = SpanId::from_bytes(trace.span_id);
+pub(super) fn of<'a>(entry: &'a Entry, attempt: usize, mask: &Mask) -> Span<'a> {
     let described = match &entry.what {
         What::Request(request) => of_request(entry, request, attempt, mask),
         What::Tcp(tcp) => of_tcp(entry, tcp),
     };
-    SpanData {
-        span_context: SpanContext::new(trace_id, span_id, flags, false, TraceState::NONE),
-        parent_span_id: trace.parent_id.map_or(SpanId::INVALID, SpanId::from_bytes),
-        parent_span_is_remote: trace.parent_id.is_some(),
-        span_kind: match entry.connection.direction {
-            Direction::Inbound => SpanKind::Server,
-            Direction::Outbound => SpanKind::Client,
+    Span {
+        trace: entry.trace,
+        kind: match entry.connection.direction {
+            Direction::Inbound => Kind::Server,
+            Direction::Outbound => Kind::Client,
         },
         name: described.name,
-        start_time: entry.started,
-        end_time: entry.started + entry.duration,
-        attributes: described.attributes.0,
-        dropped_attributes_count: 0,
-        events: SpanEvents::default(),
-        links: SpanLinks::default(),
-        status: described.status,
-        instrumentation_scope: InstrumentationScope::builder("weft-proxy")
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build(),
+        start: entry.started,
+        end: entry.started + entry.duration,
+        attributes: described.attributes,
+        events: Vec::new(),
+        error: described.error,
     }
 }
 
-struct Described {
-    name: Cow<'static, str>,
-    attributes: Attributes,
-    status: Status,
+struct Described<'a> {
+    name: Cow<'a, str>,
+    attributes: Attributes<'a>,
+    error: Option<&'static str>,
 }
 
-#[derive(Default)]
-struct Attributes(Vec<KeyValue>);
-
-impl Attributes {
-    fn set(&mut self, name: &'static str, value: impl Into<Value>) {
-        self.0.push(KeyValue::new(name, value));
+impl<'a> Attributes<'a> {
+    /// Room for all that a request has.
+    fn new() -> Self {
+        Self(Vec::with_capacity(24))
     }
 
-    fn set_some(&mut self, name: &'static str, value: Option<impl Into<Value>>) {
+    fn add(&mut self, more: &'a [(String, String)]) {
+        let pairs = more.iter();
+        self.0
+            .extend(pairs.map(|(name, value)| (&**name, Value::Text(value.as_str().into()))));
+    }
+
+    fn text(&mut self, name: &'static str, value: impl Into<Cow<'a, str>>) {
+        self.0.push((name, Value::Text(value.into())));
+    }
+
+    fn some_text(&mut self, name: &'static str, value: Option<impl Into<Cow<'a, str>>>) {
         if let Some(value) = value {
-            self.set(name, value);
+            self.text(name, value);
         }
     }
+
+    fn number(&mut self, name: &'static str, value: impl Into<i64>) {
+        self.0.push((name, Value::Number(value.into())));
+    }
+
+    fn flag(&mut self, name: &'static str) {
+        self.0.push((name, Value::Flag(true)));
+    }
 }
 
-fn of_request(entry: &Entry, request: &Request, attempt: usize, mask: &Mask) -> Described {
+fn of_request<'a>(
+    entry: &'a Entry,
+    request: &'a Request,
+    attempt: usize,
+    mask: &Mask,
+) -> Described<'a> {
     let direction = entry.connection.direction;
-    let mut attributes = Attributes::default();
+    let mut attributes = Attributes::new();
     let method = known_method(&request.method);
-    attributes.set("http.request.method", method.unwrap_or("_OTHER"));
+    attributes.text("http.request.method", method.unwrap_or("_OTHER"));
     if method.is_none() {
-        attributes.set("http.request.method_original", request.method.to_string());
+        attributes.text("http.request.method_original", request.method.as_str());
     }
     let path = request.path();
-    attributes.set("url.scheme", "http");
-    attributes.set("url.path", path.clone());
-    attributes.set_some("url.query", request.query(mask));
+    attributes.text("url.scheme", "http");
+    attributes.text("url.path", path.clone());
+    attributes.some_text("url.query", request.query(mask));
     let authority = request.authority();
     if let (Direction::Outbound, Some(authority)) = (direction, &authority) {
-        attributes.set("url.full", format!("http://{authority}{path}"));
+        attributes.text("url.full", ["http://", authority, &path].concat());
     }
-    attributes.set("network.protocol.version", request.protocol_version());
-    attributes.set_some(
-        "http.response.status_code",
-        request.status.map(|status| i64::from(status.as_u16())),
-    );
-    attributes.set_some("user_agent.original", request.user_agent(mask));
+    attributes.text("network.protocol.version", request.protocol_version());
+    if let Some(status) = request.status {
+        attributes.number("http.response.status_code", status.as_u16());
+    }
+    attributes.some_text("user_agent.original", request.user_agent(mask));
     let resent = counted(attempt - 1).max(i64::from(request.attempts) - 1);
     if resent > 0 {
-        attributes.set("http.request.resend_count", resent);
+        attributes.number("http.request.resend_count", resent);
     }
-    server(&mut attributes, entry, authority.as_deref());
-    let rpc = request
-        .grpc
-        .then(|| path.trim_start_matches('/').to_owned());
-    if let Some(method) = &rpc {
-        attributes.set("rpc.system.name", "grpc");
-        attributes.set("rpc.method", method.clone());
-        attributes.set_some("rpc.status_code", request.grpc_status.map(grpc_code));
-    }
-    if let Some(route) = &request.route {
-        attributes.set("weft.route", Arc::clone(&route.name));
-        attributes.set_some("http.route", route.template.clone());
-    }
-    let route = request
-        .route
-        .as_ref()
-        .and_then(|route| route.template.as_deref());
-    if direction == Direction::Outbound && request.tries.is_empty() {
-        attributes.set("weft.attempt", counted(attempt));
-    }
-    attributes.set("weft.attempts", i64::from(request.attempts));
-    attributes.set_some("weft.reject", request.reject);
-    if request.upgraded {
-        attributes.set("network.protocol.name", "websocket");
-    }
-    if request.breaks_trace {
-        attributes.set("weft.trace.broken", true);
-    }
+    server(&mut attributes, entry, authority);
     let error = error_of(direction, request);
-    attributes.set_some("error.type", error.clone());
+    let rpc = request.grpc.then(|| without_slash(path));
+    if let Some(method) = &rpc {
+        attributes.text("rpc.system.name", "grpc");
+        attributes.text("rpc.method", method.clone());
+        attributes.some_text("rpc.status_code", request.grpc_status.map(grpc_code));
+    }
+    let route = of_route(&mut attributes, request);
+    of_weft(&mut attributes, entry, request, attempt);
+    let failed = error
+        .is_some()
+        .then_some(request.reject.unwrap_or_default());
+    attributes.some_text("error.type", error);
     Described {
         name: match (rpc, route) {
-            (Some(method), _) => method.into(),
-            (None, Some(route)) => format!("{} {route}", method.unwrap_or("HTTP")).into(),
+            (Some(method), _) => method,
+            (None, Some(route)) => [method.unwrap_or("HTTP"), " ", route].concat().into(),
             (None, None) => method.unwrap_or("HTTP").into(),
         },
         attributes,
-        status: status(error, request.reject),
+        error: failed,
     }
 }
 
-fn of_tcp(entry: &Entry, tcp: &Tcp) -> Described {
-    let mut attributes = Attributes::default();
-    attributes.set("network.transport", "tcp");
+fn without_slash(path: Cow<'_, str>) -> Cow<'_, str> {
+    match path {
+        Cow::Borrowed(path) => path.trim_start_matches('/').into(),
+        Cow::Owned(path) => path.trim_start_matches('/').to_owned().into(),
+    }
+}
+
+/// The template of the route's path.
+fn of_route<'a>(attributes: &mut Attributes<'a>, request: &'a Request) -> Option<&'a str> {
+    let route = request.route.as_ref()?;
+    let template = route.template.as_deref();
+    attributes.text("weft.route", &*route.name);
+    attributes.some_text("http.route", template);
+    template
+}
+
+fn of_weft<'a>(
+    attributes: &mut Attributes<'a>,
+    entry: &Entry,
+    request: &'a Request,
+    attempt: usize,
+) {
+    if entry.connection.direction == Direction::Outbound && request.tries.is_empty() {
+        attributes.number("weft.attempt", counted(attempt));
+    }
+    attributes.number("weft.attempts", request.attempts);
+    attributes.some_text("weft.reject", request.reject);
+    if request.upgraded {
+        attributes.text("network.protocol.name", "websocket");
+    }
+    if request.breaks_trace {
+        attributes.flag("weft.trace.broken");
+    }
+}
+
+fn of_tcp<'a>(entry: &'a Entry, tcp: &Tcp) -> Described<'a> {
+    let mut attributes = Attributes::new();
+    attributes.text("network.transport", "tcp");
     server(&mut attributes, entry, None);
-    attributes.set("weft.sent_bytes", saturated(tcp.sent));
-    attributes.set("weft.received_bytes", saturated(tcp.received));
-    attributes.set_some("error.type", tcp.error);
-    let status = status(tcp.error.map(Cow::Borrowed), tcp.error);
+    attributes.number("weft.sent_bytes", saturated(tcp.sent));
+    attributes.number("weft.received_bytes", saturated(tcp.received));
+    attributes.some_text("error.type", tcp.error);
     Described {
         name: "TCP".into(),
         attributes,
-        status,
+        error: tcp.error,
     }
 }
 
 /// Who was called, over what, and who is at the other end.
-fn server(attributes: &mut Attributes, entry: &Entry, authority: Option<&str>) {
+fn server<'a>(attributes: &mut Attributes<'a>, entry: &'a Entry, authority: Option<Cow<'a, str>>) {
     let destination = entry.destination.as_ref();
-    let (peer, peer_address) = match entry.connection.direction {
-        Direction::Inbound => {
-            attributes.set("client.address", entry.connection.client.ip().to_string());
-            (
-                entry.connection.peer.as_ref(),
-                Some(entry.connection.client),
-            )
-        }
-        Direction::Outbound => (
+    let inbound = entry.connection.direction == Direction::Inbound;
+    let (peer, address) = match inbound {
+        true => (
+            entry.connection.peer.as_ref(),
+            Some(entry.connection.client),
+        ),
+        false => (
             destination.and_then(|destination| destination.peer.as_ref()),
             destination.and_then(|destination| destination.endpoint),
         ),
     };
+    let ip = address.map(|address| address.ip().to_string());
+    if inbound {
+        attributes.some_text("client.address", ip.clone());
+    }
     match (destination, authority) {
         (Some(destination), _) => {
-            attributes.set("server.address", destination.service.host.to_string());
-            attributes.set("server.port", i64::from(destination.service.port));
+            attributes.text("server.address", &*destination.service.host);
+            attributes.number("server.port", destination.service.port);
         }
-        (None, Some(authority)) => attributes.set("server.address", authority.to_owned()),
+        (None, Some(authority)) => attributes.text("server.address", authority),
         (None, None) => {}
     }
-    attributes.set_some(
-        "network.peer.address",
-        peer_address.map(|address| address.ip().to_string()),
-    );
-    attributes.set_some(
-        "network.peer.port",
-        peer_address.as_ref().map(SocketAddr::port).map(i64::from),
-    );
-    attributes.set_some("weft.peer.identity", peer.map(ToString::to_string));
+    attributes.some_text("network.peer.address", ip);
+    if let Some(port) = address.as_ref().map(SocketAddr::port) {
+        attributes.number("network.peer.port", port);
+    }
+    attributes.some_text("weft.peer.identity", peer.map(|peer| peer.as_str()));
 }
 
 /// Methods that are no error to name in full (RFC 9110, and PATCH of RFC 5789); a client may invent others.
@@ -288,7 +363,7 @@ fn error_of(direction: Direction, request: &Request) -> Option<Cow<'static, str>
         Direction::Outbound => *code != 0,
     };
     if let Some(code) = request.grpc_status.filter(failed_call) {
-        return Some(grpc_code(code).into());
+        return Some(grpc_code(code));
     }
     let failed = request.status.filter(|status| match direction {
         Direction::Inbound => status.is_server_error(),
@@ -297,20 +372,10 @@ fn error_of(direction: Direction, request: &Request) -> Option<Cow<'static, str>
     failed.map(|status| status.as_str().to_owned().into())
 }
 
-fn status(error: Option<Cow<'static, str>>, why: Option<&'static str>) -> Status {
-    match error {
-        // A status code or gRPC code says it all; only our own reasons need words.
-        Some(_) => Status::Error {
-            description: why.unwrap_or_default().into(),
-        },
-        None => Status::Unset,
-    }
-}
-
 /// The name of a gRPC code (gRPC, `statuscodes.md`).
-fn grpc_code(code: u16) -> String {
+fn grpc_code(code: u16) -> Cow<'static, str> {
     let name = CODES.get(usize::from(code));
-    name.map_or_else(|| code.to_string(), |name| (*name).to_owned())
+    name.map_or_else(|| code.to_string().into(), |name| (*name).into())
 }
 
 fn saturated(bytes: u64) -> i64 {
