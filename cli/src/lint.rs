@@ -245,8 +245,8 @@ mod tests {
                 "a.yaml: Deployment orders, its pods: weft.dev/timeout: \"10\" has no unit; write \"10s\" or \"10ms\"\n",
             ),
             (
-                "kind: CronJob\nmetadata: {name: a}\nspec: {jobTemplate: {spec: {template: {metadata: {annotations: {weft.dev/mtls: on}}}}}}\n",
-                "a.yaml: CronJob a, its pods: weft.dev/mtls: \"on\" is not one of strict, permissive\n",
+                "kind: CronJob\nmetadata: {name: a}\nspec: {jobTemplate: {spec: {template: {metadata: {annotations: {weft.dev/mtls: loose}}}}}}\n",
+                "a.yaml: CronJob a, its pods: weft.dev/mtls: \"loose\" is not one of strict, permissive\n",
             ),
             (
                 "kind: Pod\nmetadata: {name: a, annotations: {weft.dev/retry: 3}}\n",
