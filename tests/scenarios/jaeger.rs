@@ -7,18 +7,25 @@ use std::sync::{Arc, OnceLock};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use weft_tests::app::{self, App, Body};
+use tokio::io::AsyncWriteExt;
+use weft_tests::app::{self, App, Body, read_head, tcp_echo};
 use weft_tests::client::{Answer, Http1, Http2};
+use weft_tests::eventually::{PATIENCE, eventually};
 use weft_tests::jaeger::{Jaeger, Span};
-use weft_tests::mesh::{Endpoint, Mesh, Proxy};
+use weft_tests::mesh::{Endpoint, Mesh, Pair, Proxy};
+use weft_tests::metrics::Scrape;
 
-/// An app that hands each call on to `next` through its own proxy, with the trace it got.
-fn passes_on(next: &'static str) -> (App, Arc<OnceLock<SocketAddr>>) {
+/// An app that hands each call on to `next` through its own proxy, and the trace it got if it `hands_on` that.
+fn passes_on(next: &'static str, hands_on: bool) -> (App, Arc<OnceLock<SocketAddr>>) {
     let proxy = Arc::<OnceLock<SocketAddr>>::default();
     let own = Arc::clone(&proxy);
     let app = App::http(move |request| {
         let proxy = *own.get().unwrap();
         async move {
+            let mut request = request;
+            if !hands_on {
+                request.headers_mut().remove("traceparent");
+            }
             let answer = call(proxy, next, &request).await;
             let mut response = Response::new(app::text(answer.body));
             *response.status_mut() = answer.status;
@@ -52,9 +59,11 @@ async fn call(proxy: SocketAddr, host: &str, request: &Request<Incoming>) -> Ans
     }
     let trace = headers
         .get("traceparent")
-        .map_or("", |value| value.to_str().unwrap());
+        .map(|value| value.to_str().unwrap());
+    let trace = trace.map(|trace| format!("traceparent: {trace}\r\n"));
+    let trace = trace.unwrap_or_default();
     let mut client = Http1::connect(proxy).await;
-    let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\ntraceparent: {trace}\r\n\r\n");
+    let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{trace}\r\n");
     client.send(head).await;
     client.answer().await
 }
@@ -83,10 +92,19 @@ struct Shop {
 impl Shop {
     /// `users` has the endpoints that `users` makes of the right one.
     async fn open(protocol: &str, users: impl FnOnce(Endpoint) -> Vec<Endpoint>) -> Option<Self> {
+        Self::of_apps(protocol, users, true).await
+    }
+
+    /// `orders` may keep the trace to itself.
+    async fn of_apps(
+        protocol: &str,
+        users: impl FnOnce(Endpoint) -> Vec<Endpoint>,
+        orders_hands_on: bool,
+    ) -> Option<Self> {
         let jaeger = Jaeger::start().await?;
         let mesh = Mesh::new();
-        let (web_app, web_calls) = passes_on("orders");
-        let (orders_app, orders_calls) = passes_on("users");
+        let (web_app, web_calls) = passes_on("orders", true);
+        let (orders_app, orders_calls) = passes_on("users", orders_hands_on);
         let users_app = last();
         let collector = match protocol {
             "grpc" => jaeger.grpc,
@@ -334,4 +352,154 @@ async fn a_refusal_says_who_refused_and_why() {
     assert_eq!((refused.service.as_str(), refused.status), ("orders", 2));
     assert_eq!(refused.get("weft.reject"), "no_endpoint", "{refused:#?}");
     assert_eq!(refused.get("error.type"), "no_endpoint");
+}
+
+#[tokio::test]
+async fn an_app_that_breaks_the_chain_is_found_and_named() {
+    let Some(shop) = Shop::of_apps("grpc", |users| vec![users], false).await else {
+        return;
+    };
+    let (id, parent) = traceparent(60);
+    let mut client = Http1::connect(shop.web.inbound).await;
+    let head = format!("GET / HTTP/1.1\r\nhost: web\r\ntraceparent: {parent}\r\n\r\n");
+    client.send(head).await;
+    assert_eq!(client.answer().await.status, StatusCode::OK);
+    let spans = shop.jaeger.trace(&id, 3).await;
+    assert_eq!(
+        hops(&spans),
+        THREE[..3],
+        "the trace ends at the app that breaks it"
+    );
+    let orders = &shop._rest.1[0];
+    assert_eq!(
+        Scrape::of(orders.metrics)
+            .await
+            .sum("weft_trace_broken_total", &[]),
+        1.0
+    );
+    assert_eq!(
+        Scrape::of(shop.web.metrics)
+            .await
+            .sum("weft_trace_broken_total", &[]),
+        0.0
+    );
+    let lost = last_request(orders, "outbound").await;
+    let lost = shop
+        .jaeger
+        .trace(lost["trace_id"].as_str().unwrap(), 2)
+        .await;
+    assert_eq!(lost[0].get("weft.trace.broken"), "true", "{lost:#?}");
+    assert_eq!(
+        (lost[0].parent.as_str(), lost[1].service.as_str()),
+        ("", "users")
+    );
+}
+
+/// The newest request of one side that a proxy remembers.
+async fn last_request(proxy: &Proxy, direction: &str) -> serde_json::Value {
+    let look = async || {
+        let answer = Http1::connect(proxy.admin)
+            .await
+            .get("proxy", "/requests")
+            .await;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let requests = answer["requests"].as_array().unwrap().clone();
+        requests
+            .into_iter()
+            .rfind(|one| one["direction"] == direction)
+    };
+    eventually(PATIENCE, look, Option::is_some).await.unwrap()
+}
+
+#[tokio::test]
+async fn tunnels_and_opaque_bytes_are_spans() {
+    let Some(jaeger) = Jaeger::start().await else {
+        return;
+    };
+    let mesh = Mesh::new();
+    let chat = App::tcp(async |mut io| {
+        read_head(&mut io).await.unwrap();
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        io.write_all(answer).await.unwrap();
+        let (mut from, mut to) = io.split();
+        let _copied = tokio::io::copy(&mut from, &mut to).await;
+    });
+    let bytes = tcp_echo();
+    let start = |account: &str, app: SocketAddr| {
+        let proxy = mesh.proxy(account).serves(80, app);
+        proxy
+            .set(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                format!("http://{}", jaeger.http),
+            )
+            .set("OTEL_BSP_SCHEDULE_DELAY", "20")
+            .set("WEFT_TRACE_SAMPLE", "always")
+            .start()
+    };
+    let (web, db) = (start("web", chat.address), start("db", bytes.address));
+    let mut client = Http1::connect(web.inbound).await;
+    let (id, parent) = traceparent(70);
+    client
+        .send(format!("GET /chat HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\ntraceparent: {parent}\r\n\r\n"))
+        .await;
+    assert_eq!(client.answer().await.status, 101);
+    client.send(b"hello").await;
+    assert_eq!(client.exactly(5).await, b"hello");
+    client.finish().await;
+    client.rest().await;
+    let tunnel = jaeger.trace(&id, 1).await.remove(0);
+    assert_eq!(
+        (
+            tunnel.get("http.response.status_code"),
+            tunnel.get("network.protocol.name")
+        ),
+        ("101", "websocket")
+    );
+    let mut client = Http1::connect(db.inbound).await;
+    client.send(b"\x00\x01no HTTP\r\n").await;
+    assert_eq!(client.exactly(11).await.len(), 11);
+    client.finish().await;
+    client.rest().await;
+    let told = last_request(&db, "inbound").await;
+    let span = jaeger
+        .trace(told["trace_id"].as_str().unwrap(), 1)
+        .await
+        .remove(0);
+    assert_eq!(
+        (span.name.as_str(), span.get("network.transport")),
+        ("TCP", "tcp")
+    );
+    assert_eq!(
+        (span.get("weft.sent_bytes"), span.get("weft.received_bytes")),
+        ("11", "11")
+    );
+}
+
+#[tokio::test]
+async fn policy_decides_at_once_what_is_sampled_and_masked() {
+    let pair = Pair::with(
+        app::echo(),
+        |web| web.policy("trace: 100%"),
+        |orders| orders,
+    );
+    let mut client = Http1::connect(pair.web.outbound).await;
+    let mut flags = async || {
+        let answer = client.get("orders", "/?page=7&token=hunter2").await;
+        answer.header("seen-traceparent")[53..].to_owned()
+    };
+    assert_eq!(flags().await, "01");
+    pair.web
+        .change_policy("trace: 0%\nlog: {mask: [page]}")
+        .await;
+    assert_eq!(flags().await, "00");
+    // Nobody watched before.
+    Http1::connect(pair.web.admin)
+        .await
+        .get("proxy", "/requests")
+        .await;
+    flags().await;
+    let told = last_request(&pair.web, "outbound").await;
+    assert_eq!(told["query"], "page=***&token=***", "{told:#}");
+    pair.web.change_policy("trace: 1000/s").await;
+    assert_eq!(flags().await, "01");
 }

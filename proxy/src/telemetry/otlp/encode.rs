@@ -13,17 +13,20 @@ use super::span::{Event, Span, Value};
 pub(super) struct Batch {
     spans: Vec<u8>,
     count: u64,
-    /// Of one span, kept for its room.
-    one: Vec<u8>,
-    part: Vec<u8>,
 }
 
 impl Batch {
     /// Appends a span.
     pub(super) fn push(&mut self, span: &Span<'_>) {
-        self.one.clear();
-        span_of(&mut self.one, &mut self.part, span);
-        bytes(&mut self.spans, SCOPE_SPANS_SPANS, &self.one);
+        let out = &mut self.spans;
+        key(out, SCOPE_SPANS_SPANS, WIRE_BYTES);
+        let length_at = out.len();
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        span_of(out, span);
+        let length = out.len() - length_at - LENGTH_BYTES;
+        if let Some(place) = out.get_mut(length_at..length_at + LENGTH_BYTES) {
+            place.copy_from_slice(&padded(length));
+        }
         self.count += 1;
     }
 
@@ -52,20 +55,13 @@ impl Batch {
 /// `Resource`.
 pub(super) fn resource(attributes: &[(String, String)]) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut part = Vec::new();
     for (name, value) in attributes {
-        attribute(
-            &mut out,
-            &mut part,
-            1,
-            name,
-            &Value::Text(value.as_str().into()),
-        );
+        attribute(&mut out, 1, name, &Value::Text(value.as_str().into()));
     }
     out
 }
 
-fn span_of(out: &mut Vec<u8>, part: &mut Vec<u8>, span: &Span<'_>) {
+fn span_of(out: &mut Vec<u8>, span: &Span<'_>) {
     bytes(out, 1, &span.trace.trace_id);
     bytes(out, 2, &span.trace.span_id);
     if let Some(parent) = &span.trace.parent_id {
@@ -76,16 +72,16 @@ fn span_of(out: &mut Vec<u8>, part: &mut Vec<u8>, span: &Span<'_>) {
     fixed64(out, 7, nanos(span.start));
     fixed64(out, 8, nanos(span.end));
     for (name, value) in &span.attributes.0 {
-        attribute(out, part, 9, name, value);
+        attribute(out, 9, name, value);
     }
     for event in &span.events {
         event_of(out, event);
     }
     if let Some(why) = span.error {
-        part.clear();
-        text(part, 2, why);
-        number(part, 3, STATUS_ERROR);
-        bytes(out, 15, part);
+        let mut status = Vec::new();
+        text(&mut status, 2, why);
+        number(&mut status, 3, STATUS_ERROR);
+        bytes(out, 15, &status);
     }
     // The context of a span that has come from elsewhere (`SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`), and W3C's flags.
     let remote = if span.trace.parent_id.is_some() {
@@ -98,51 +94,60 @@ fn span_of(out: &mut Vec<u8>, part: &mut Vec<u8>, span: &Span<'_>) {
 }
 
 fn event_of(out: &mut Vec<u8>, event: &Event) {
-    let (mut own, mut part) = (Vec::new(), Vec::new());
+    let mut own = Vec::new();
     fixed64(&mut own, 1, nanos(event.at));
     text(&mut own, 2, event.name);
     for (name, value) in &event.attributes {
-        attribute(&mut own, &mut part, 3, name, value);
+        attribute(&mut own, 3, name, value);
     }
     bytes(out, 11, &own);
 }
 
-/// `KeyValue` with an `AnyValue`.
-fn attribute(out: &mut Vec<u8>, part: &mut Vec<u8>, field: u64, name: &str, value: &Value<'_>) {
-    part.clear();
-    match value {
-        Value::Text(value) => text_always(part, 1, value),
-        Value::Flag(value) => {
-            key(part, 2, WIRE_VARINT);
-            varint(part, u64::from(*value));
-        }
-        Value::Number(value) => {
-            key(part, 3, WIRE_VARINT);
-            varint(part, value.cast_unsigned());
-        }
-    }
-    let length = length_of(name.len()) + 1 + length_of(part.len()) + 1;
+/// `KeyValue` with an `AnyValue`; the lengths are told before they are written, so that nothing is copied.
+fn attribute(out: &mut Vec<u8>, field: u64, name: &str, value: &Value<'_>) {
+    let inner = 1 + match value {
+        Value::Text(text) => length_of(text.len()),
+        Value::Flag(_) => 1,
+        Value::Number(number) => varint_length(number.cast_unsigned()),
+    };
+    let length = 1 + length_of(name.len()) + 1 + length_of(inner);
     key(out, field, WIRE_BYTES);
     varint(out, length as u64);
-    text_always(out, 1, name);
-    bytes(out, 2, part);
+    bytes(out, 1, name.as_bytes());
+    key(out, 2, WIRE_BYTES);
+    varint(out, inner as u64);
+    match value {
+        // Also where it is empty: a choice must be made.
+        Value::Text(text) => bytes(out, 1, text.as_bytes()),
+        Value::Flag(flag) => number(out, 2, u64::from(*flag)),
+        Value::Number(value) => number(out, 3, value.cast_unsigned()),
+    }
+}
+
+/// A length as three bytes: a reader takes a varint that is longer than it must be (Protocol Buffers, encoding).
+fn padded(length: usize) -> [u8; LENGTH_BYTES] {
+    let length = length as u64;
+    [
+        low_bits(length) | 0x80,
+        low_bits(length >> 7) | 0x80,
+        low_bits(length >> 14),
+    ]
 }
 
 /// What `length` bytes take with the length before them.
 fn length_of(length: usize) -> usize {
-    let bits = usize::BITS - (length | 1).leading_zeros();
-    length + bits.div_ceil(7) as usize
+    length + varint_length(length as u64)
+}
+
+fn varint_length(value: u64) -> usize {
+    let bits = u64::BITS - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
 }
 
 fn text(out: &mut Vec<u8>, field: u64, value: &str) {
     if !value.is_empty() {
         bytes(out, field, value.as_bytes());
     }
-}
-
-/// Also where it is empty: a choice must be made.
-fn text_always(out: &mut Vec<u8>, field: u64, value: &str) {
-    bytes(out, field, value.as_bytes());
 }
 
 fn bytes(out: &mut Vec<u8>, field: u64, value: &[u8]) {
@@ -161,11 +166,17 @@ fn fixed64(out: &mut Vec<u8>, field: u64, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
+/// Of fields up to 15 one byte, which is what most have.
+#[inline]
 fn key(out: &mut Vec<u8>, field: u64, wire: u64) {
     varint(out, field << 3 | wire);
 }
 
+#[inline]
 fn varint(out: &mut Vec<u8>, mut value: u64) {
+    if value < 0x80 {
+        return out.push(low_bits(value));
+    }
     while value >= 0x80 {
         out.push(low_bits(value) | 0x80);
         value >>= 7;
@@ -182,6 +193,8 @@ fn nanos(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Up to 2 MB, where texts have at most some KB.
+const LENGTH_BYTES: usize = 3;
 const SCOPE_SPANS_SPANS: u64 = 2;
 const STATUS_ERROR: u64 = 2;
 const WIRE_VARINT: u64 = 0;
