@@ -12,6 +12,7 @@ mod network;
 mod paint;
 mod plan;
 mod process;
+mod scenes;
 mod scratch;
 mod script;
 mod shop;

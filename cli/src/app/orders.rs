@@ -1,6 +1,8 @@
 //! `orders`: what a customer ordered. Asks `users` over gRPC who the customer is.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,6 +29,8 @@ pub(super) struct OrdersPage {
 #[derive(Debug, Clone)]
 pub(super) struct Orders {
     users: UsersClient<Channel>,
+    /// Switched on and off for the demo: fails every call.
+    broken: Rc<Cell<bool>>,
 }
 
 impl Orders {
@@ -39,12 +43,21 @@ impl Orders {
             .connect_lazy();
         Ok(Self {
             users: UsersClient::new(channel),
+            broken: Rc::default(),
         })
     }
 
     pub(super) async fn answer(self, req: Request<Incoming>) -> Response<Full<Bytes>> {
+        let switch = req.uri().path().strip_prefix("/switch/");
+        if let Some(state) = switch {
+            self.broken.set(state == "broken");
+            return json(StatusCode::OK, &state);
+        }
         let seen = Seen::http(AppName::Orders, &req);
         seen.announce();
+        if self.broken.get() {
+            return json(StatusCode::INTERNAL_SERVER_ERROR, &"orders is broken");
+        }
         let name = req
             .uri()
             .path()

@@ -33,6 +33,8 @@ struct Files {
     key_set: PathBuf,
     services: PathBuf,
     tokens: PathBuf,
+    /// A file an app: what its pod would be annotated with.
+    annotations: PathBuf,
     /// The CA's root for the proxies, who may not look into its directory.
     root: PathBuf,
 }
@@ -100,10 +102,36 @@ impl Plan {
         let mut all = vec![self.scratch.path(""), self.files.tokens.clone()];
         all.extend([self.files.root.clone(), self.files.services.clone()]);
         all.extend(AppName::ALL.map(|app| self.files.tokens.join(app.as_str())));
+        all.push(self.files.annotations.clone());
+        all.extend(AppName::ALL.map(|app| self.files.annotations.join(app.as_str())));
         all.iter().try_for_each(|path| {
             let given = std::os::unix::fs::chown(path, Some(user), Some(user));
             given.with_context(|| format!("give {} to the proxies", path.display()))
         })
+    }
+
+    /// Replaces the annotations of an app, each without `weft.dev/`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn annotate(
+        &self,
+        app: AppName,
+        annotations: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let line = |(key, value): &(&str, &str)| format!("weft.dev/{key}={value:?}\n");
+        let lines: String = annotations.iter().map(line).collect();
+        let next = self.write("annotations/next", &lines)?;
+        let path = self.files.annotations.join(app.as_str());
+        std::fs::rename(next, &path).with_context(|| format!("replace {}", path.display()))
+    }
+
+    /// Writes a file that goes when the demo ends.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        self.scratch.file(name, text)
     }
 
     pub(crate) fn start_ca(&self) -> Start {
@@ -158,6 +186,10 @@ impl Plan {
             ("WEFT_CA_ADDRESS", format!("https://{}", self.ca)),
             ("WEFT_CA_ROOT", text(&self.files.root)),
             ("WEFT_TOKEN_FILE", text(&self.files.tokens.join(name))),
+            (
+                "WEFT_ANNOTATIONS_FILE",
+                text(&self.files.annotations.join(name)),
+            ),
             ("WEFT_WORKERS", "1".to_owned()),
             ("WEFT_DRAIN_QUIET", "100ms".to_owned()),
             ("WEFT_DRAIN_TIMEOUT", "3s".to_owned()),
@@ -209,15 +241,18 @@ impl Files {
         let issuer = identities::token_issuer()?;
         let key_set = issuer.key_set().context("write the key set")?;
         let tokens = scratch.directory("tokens")?;
+        let annotations = scratch.directory("annotations")?;
         for app in AppName::ALL {
             let token = identities::token(&issuer, app, SystemTime::now())?;
             scratch.file(&format!("tokens/{}", app.as_str()), &token)?;
+            scratch.file(&format!("annotations/{}", app.as_str()), "")?;
         }
         Ok(Self {
             ca_directory: scratch.directory("ca")?,
             key_set: scratch.file("jwks.json", &key_set)?,
             services: scratch.file("services.yaml", services)?,
             tokens,
+            annotations,
             root: scratch.path(ROOT),
         })
     }
@@ -241,6 +276,10 @@ fn services(places: &[&Place], impostor: Option<IpAddr>) -> String {
             orders,
             &expected,
         ));
+        let expected = identity(AppName::Orders);
+        text.push_str(&service((CANARY, 80, "http"), None, orders, &expected));
+        text.push_str(&service((FLAKY, 80, "http"), None, orders, &expected));
+        text.push_str(&dead_endpoint(&expected));
     }
     text
 }
@@ -266,6 +305,11 @@ fn service(
     text
 }
 
+/// One more endpoint of the service above, where nobody listens: port 1 of this machine.
+fn dead_endpoint(identity: &str) -> String {
+    format!("      - address: \"127.0.0.1:1\"\n        identity: {identity}\n")
+}
+
 fn inbound_port(place: &Place) -> String {
     let (port, protocol) = place.offer();
     format!("{port}={}/{protocol}", place.app)
@@ -285,6 +329,10 @@ fn text(path: &Path) -> String {
 
 /// A service whose endpoint proves to be somebody else than the services file says.
 pub(crate) const IMPOSTOR: &str = "impostor";
+/// The next version of orders, for want of one the same.
+pub(crate) const CANARY: &str = "orders-next";
+/// Orders, with an endpoint that is dead.
+pub(crate) const FLAKY: &str = "flaky";
 const ROOT: &str = "root.crt";
 
 #[cfg(test)]
@@ -311,6 +359,22 @@ services:
       - address: \"127.0.0.1:1\"
         inbound: \"127.0.0.1:2\"
         identity: spiffe://cluster.local/ns/shop/sa/users
+  - name: orders-next
+    port: 80
+    protocol: http
+    endpoints:
+      - address: \"127.0.0.1:1\"
+        inbound: \"127.0.0.1:2\"
+        identity: spiffe://cluster.local/ns/shop/sa/orders
+  - name: flaky
+    port: 80
+    protocol: http
+    endpoints:
+      - address: \"127.0.0.1:1\"
+        inbound: \"127.0.0.1:2\"
+        identity: spiffe://cluster.local/ns/shop/sa/orders
+      - address: \"127.0.0.1:1\"
+        identity: spiffe://cluster.local/ns/shop/sa/orders
 ";
         assert_eq!(text, want);
     }

@@ -1,7 +1,7 @@
 //! The script of `weft demo --once`: calls the shop as a visitor would, and checks each step against what must have
 //! happened.
 
-mod finding;
+pub(super) mod finding;
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::journal::Journal;
 use super::netns;
 use super::plan::{IMPOSTOR, Plan};
 use super::process::Ended;
+use super::scenes;
 use super::trace::Trace;
 use crate::app::AppName;
 use crate::app::web::WebPage;
@@ -51,6 +52,7 @@ pub(crate) async fn play(visitor: &Visitor<'_>) -> (Option<Trace>, Vec<Check>) {
     // With redirection an address that nobody knows is outside the mesh, and passed through.
     if visitor.plan.network.proxy_user().is_none() {
         checks.push(visitor.unknown_service().await);
+        checks.extend(scenes::play(visitor.plan).await);
     }
     checks.push(visitor.metrics().await);
     (trace, checks)
@@ -237,7 +239,7 @@ impl Visitor<'_> {
     }
 }
 
-fn check(name: &'static str, finding: Finding) -> Check {
+pub(crate) fn check(name: &'static str, finding: Finding) -> Check {
     Check { name, finding }
 }
 

@@ -144,7 +144,7 @@ fn told(answer: &Answer) -> String {
 }
 
 /// Returns an error with its causes.
-pub(super) fn chain(error: &CallError) -> String {
+pub(in crate::demo) fn chain(error: &CallError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
