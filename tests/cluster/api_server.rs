@@ -1,11 +1,12 @@
 //! The API server under test, and the objects that tests make there.
 
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::discovery::ApiResource;
 use kube::{Api, Client, Config};
 use serde_json::Value;
+use weft_tests::eventually::soon;
 use weft_tests::skip::skip;
 
 /// How to reach it.
@@ -84,6 +85,47 @@ impl ApiServer {
         api.patch(place.1, &PatchParams::default(), &Patch::Merge(patch))
             .await
             .unwrap();
+    }
+
+    /// How discovery reaches it: as its own service account, with the rights of the manifest. Tests run it in the namespace `default`.
+    pub(crate) async fn as_discovery(&self) -> Config {
+        let rights = include_str!("../../manifests/base/discovery-rbac.yaml")
+            .replace("weft-system", "default");
+        for document in rights.split("\n---\n") {
+            self.apply(serde_saphyr::from_str(document).unwrap()).await;
+        }
+        let token = self.token("default", "weft-discovery", None).await;
+        let mut config = self.config.clone();
+        config.auth_info = AuthInfo {
+            token: Some(token.into()),
+            ..AuthInfo::default()
+        };
+        config
+    }
+
+    /// A token of a service account.
+    pub(crate) async fn token(
+        &self,
+        namespace: &str,
+        account: &str,
+        audience: Option<&str>,
+    ) -> String {
+        let audiences: Vec<&str> = audience.into_iter().collect();
+        let body = serde_json::json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": audiences, "expirationSeconds": 3600},
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let request = http::Request::post(path).header("content-type", "application/json");
+        let request = request.body(serde_json::to_vec(&body).unwrap()).unwrap();
+        let made: Value = soon(self.client.request(request)).await.unwrap();
+        made["status"]["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Whether the CRDs of the Gateway API are installed.
+    pub(crate) async fn has_routes(&self) -> bool {
+        let routes = self.api("gateway.networking.k8s.io/v1", "HTTPRoute", None);
+        routes.list(&ListParams::default()).await.is_ok()
     }
 
     /// All objects of a kind.

@@ -21,7 +21,8 @@ use weft_discovery::config::Config;
 use weft_tests::authority::Authority;
 use weft_tests::ca::id;
 use weft_tests::client::Http1;
-use weft_tests::eventually::{PATIENCE, eventually, soon};
+use weft_tests::eventually::{PATIENCE, eventually};
+use weft_tests::skip::skip;
 
 use crate::api_server::ApiServer;
 use crate::subscriber::Subscriber;
@@ -36,9 +37,10 @@ struct Running {
 }
 
 impl Running {
-    /// Starts discovery before the API server, or says why the test is skipped.
+    /// Starts discovery before the API server, with the rights that it ships with, or says why the test is skipped.
     async fn start() -> Option<Self> {
         let api = ApiServer::connect().await?;
+        let cluster = api.as_discovery().await;
         let authority = Authority::new();
         let mut variables: BTreeMap<&str, String> =
             authority.variables("weft-discovery").into_iter().collect();
@@ -50,7 +52,7 @@ impl Running {
             listener
         });
         let [address, metrics] = [0, 1].map(|index: usize| listeners[index].local_addr().unwrap());
-        let (stop, cluster) = (CancellationToken::new(), api.config.clone());
+        let stop = CancellationToken::new();
         let child = stop.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -406,16 +408,73 @@ async fn a_token_counts_only_for_its_audience() {
 async fn token(running: &Running, namespace: &str, audience: &str) -> String {
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}});
     running.api.apply(account).await;
-    let body = json!({
-        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-        "spec": {"audiences": [audience], "expirationSeconds": 3600},
-    });
-    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/default/token");
-    let request = http::Request::post(path)
-        .header("content-type", "application/json")
-        .body(serde_json::to_vec(&body).unwrap());
-    let made: Value = soon(running.api.client.request(request.unwrap()))
+    running
+        .api
+        .token(namespace, "default", Some(audience))
         .await
-        .unwrap();
-    made["status"]["token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_route_is_told_to_callers_and_its_writer_is_answered() {
+    let Some(running) = Running::start().await else {
+        return;
+    };
+    let api = &running.api;
+    if !api.has_routes().await {
+        return skip("the API server has no HTTPRoutes: apply the CRDs of the Gateway API");
+    }
+    let namespace = deployed(api, "10.4.0.1").await;
+    let route = |backend: &str| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": "orders", "namespace": namespace},
+            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "orders"}],
+                     "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/new"}}], "backendRefs": [{"name": backend, "port": 80}]}]},
+        })
+    };
+    let mut caller = running.subscriber("web").await;
+    let name = name(&namespace);
+    caller.subscribe(ROUTE_POLICY, &[&name]).await;
+    let routes = api.api(
+        "gateway.networking.k8s.io/v1",
+        "HTTPRoute",
+        Some(&namespace),
+    );
+    for (backend, want, resolved) in [("orders", "split", "True"), ("nobody", "500", "False")] {
+        api.apply(route(backend)).await;
+        let told = |one: &Subscriber| {
+            let policy: RoutePolicy = one.content(&name).unwrap_or_default();
+            policy
+                .layers
+                .iter()
+                .any(|layer| layer.kind == "route" && layer.document.contains(want))
+        };
+        caller.until(told).await;
+        let verdict = async || {
+            let status = routes.get("orders").await.unwrap().data["status"]["parents"][0].clone();
+            let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+            conditions
+                .iter()
+                .map(|one| one["status"].as_str().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        eventually(PATIENCE, verdict, |found| *found == ["True", resolved]).await;
+    }
+}
+
+#[tokio::test]
+async fn discovery_has_no_right_to_secrets() {
+    let Some(api) = ApiServer::connect().await else {
+        return;
+    };
+    let client = kube::Client::try_from(api.as_discovery().await).unwrap();
+    let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> = kube::Api::all(client);
+    let error = secrets
+        .list(&kube::api::ListParams::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, kube::Error::Api(status) if status.code == 403),
+        "{error}"
+    );
 }
