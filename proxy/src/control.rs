@@ -26,6 +26,7 @@ use crate::policy::Policies;
 use crate::policy::files::{FilesError, PolicyFiles, Texts};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::suppliers::Controlled;
 use crate::telemetry::otlp::Export;
 
 /// What the control thread supplies.
@@ -68,10 +69,15 @@ pub(crate) fn start(
         .build()
         .context("make a runtime")?;
     let (sockets, admin) = admin::bind(config)?;
-    let (telemetry, export) = Telemetry::new(config);
-    telemetry.metrics().watch(&discovery, &identities);
+    let (telemetry, export) = Telemetry::new(config, &policies.current().policy);
+    let controlled = match config.discovery_address {
+        Some(_) => Controlled::Yes,
+        None => Controlled::No,
+    };
+    let metrics = telemetry.metrics();
+    metrics.watch(&discovery, &identities, controlled);
     policies.watch(telemetry.metrics());
-    telemetry.follow(&policies);
+    telemetry.follow(&policies, &config.log);
     let readiness = Readiness::default();
     let sources = Sources {
         config: Arc::clone(config),

@@ -21,10 +21,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::warn;
+use weft_policy::Policy;
 
 use self::access_log::AccessLog;
 use self::chain::{Chain, WorkerChain};
@@ -57,8 +59,8 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    /// Makes what workers write to, and what sends spans if there is a collector: run that on the control thread.
-    pub(crate) fn new(config: &Config) -> (Self, Option<Export>) {
+    /// `policy` is that of the start. Makes what workers write to, and what sends spans if there is a collector: run that on the control thread.
+    pub(crate) fn new(config: &Config, policy: &Policy) -> (Self, Option<Export>) {
         let own = Own {
             workload: config.workload.clone(),
             namespace: config.namespace.clone(),
@@ -74,7 +76,8 @@ impl Telemetry {
         }
         let metrics = Metrics::with_families(own, families);
         let live = Live::of(config);
-        let (spans, export) = Spans::new(&config.otel, &metrics, live.clone());
+        let otel = config.otel.with_collector(policy.trace.otlp.as_deref());
+        let (spans, export) = Spans::new(&otel, &metrics, live.clone());
         let dropped = metrics.number(table::LOG_DROPPED.at(&[]));
         let access_log = AccessLog::new(live.clone(), dropped, std::io::stdout());
         let sampler = Arc::new(Sampler::new(config.trace_sample));
@@ -111,13 +114,17 @@ impl Telemetry {
         Arc::clone(&self.sampler)
     }
 
-    /// Takes in what policy says of traces and logs, now and whenever it changes.
-    pub(crate) fn follow(&self, policies: &Policies) {
+    /// Takes in what policy says of traces and logs, now and whenever it changes; `own_level` is the log's without it.
+    pub(crate) fn follow(&self, policies: &Policies, own_level: &str) {
         let (live, sampler) = (self.live.clone(), Arc::clone(&self.sampler));
+        let (own, last) = (own_level.to_owned(), Mutex::new(None));
         policies.on_change(move |policy| {
             live.apply(policy);
             sampler.apply(policy.trace.sample);
-            if let Some(level) = &policy.log.level
+            let before = std::mem::replace(&mut *last.lock(), policy.log.level.clone());
+            let level = policy.log.level.as_ref().unwrap_or(&own);
+            // Without a word of policy's, what was set at the admin listener stays.
+            if before != policy.log.level
                 && let Err(reason) = log::set_filter(level)
             {
                 warn!(level, reason, "log.level is not taken");

@@ -32,7 +32,7 @@ fn sources() -> Sources {
     };
     Sources {
         policies: Policies::new(scope, Vec::new()).unwrap(),
-        telemetry: Telemetry::new(&config).0,
+        telemetry: Telemetry::new(&config, &weft_policy::Policy::default()).0,
         discovery: Discovery::new(discovery).unwrap().0,
         identities: Identities::default(),
         readiness: Readiness::default(),

@@ -13,6 +13,8 @@ use super::kind::{COUNT, HTTP_URL, Kind, MILLISECONDS, PATH};
 pub(crate) struct Otel {
     /// `None` where no collector is configured, or export is switched off.
     pub(crate) export: Option<OtlpExport>,
+    /// How to send to a collector that policy names; `None` where export is switched off.
+    otherwise: Option<OtlpExport>,
     /// What this workload is, `service.name` among it.
     pub(crate) resource: Vec<(String, String)>,
 }
@@ -23,6 +25,8 @@ pub(crate) struct OtlpExport {
     /// With the path of the traces for `http/protobuf`.
     pub(crate) endpoint: Uri,
     pub(crate) protocol: OtlpProtocol,
+    /// `None` where the port tells.
+    asked: Option<OtlpProtocol>,
     /// With every request; where access tokens are.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) timeout: Duration,
@@ -79,7 +83,9 @@ impl Otel {
             "otlp",
             &[("otlp", true), ("none", false)],
         );
-        let export = OtlpExport::read(env).filter(|_| exporter && !off);
+        let (export, otherwise) = OtlpExport::read(env);
+        let on = exporter && !off;
+        let (export, otherwise) = (export.filter(|_| on), otherwise.filter(|_| on));
         let mut own: Vec<(String, String)> = Vec::new();
         for (name, value) in resource {
             own.extend(value.map(|value| ((*name).to_owned(), value.clone())));
@@ -92,8 +98,21 @@ impl Otel {
         }
         Self {
             export,
+            otherwise,
             resource: own,
         }
+    }
+}
+
+impl Otel {
+    /// With the collector that `trace.otlp` names, where the environment names none.
+    pub(crate) fn with_collector(&self, url: Option<&str>) -> Self {
+        let mut own = self.clone();
+        if own.export.is_none() {
+            let named = url.and_then(|url| url.parse::<Uri>().ok());
+            own.export = named.and_then(|endpoint| own.otherwise.clone()?.to(endpoint));
+        }
+        own
     }
 }
 
@@ -107,7 +126,7 @@ fn set(pairs: &mut Vec<(String, String)>, name: &str, value: String) {
 impl OtlpExport {
     /// The variables of traces win over those of all signals.
     #[rustfmt::skip]
-    fn read(env: &mut EnvReader<impl Fn(&str) -> Option<String>>) -> Option<Self> {
+    fn read(env: &mut EnvReader<impl Fn(&str) -> Option<String>>) -> (Option<Self>, Option<Self>) {
         let all = env.optional("OTEL_EXPORTER_OTLP_ENDPOINT", HTTP_URL);
         let traces = env.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", HTTP_URL);
         let protocol = env.optional("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOL);
@@ -124,13 +143,32 @@ impl OtlpExport {
             queue: env.or("OTEL_BSP_MAX_QUEUE_SIZE", "2048", COUNT),
             size: env.or("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", COUNT),
         };
-        let endpoint: Uri = traces.as_ref().or(all.as_ref())?.parse().ok()?;
-        let protocol = protocol.unwrap_or_else(|| protocol_of(&endpoint));
-        let endpoint = match (protocol, traces) {
-            (OtlpProtocol::HttpProtobuf, None) => with_traces_path(&endpoint)?,
-            (OtlpProtocol::HttpProtobuf, Some(_)) | (OtlpProtocol::Grpc, _) => endpoint,
+        let otherwise = Self { endpoint: Uri::default(), protocol: protocol.unwrap_or(OtlpProtocol::Grpc), asked: protocol, headers, timeout, certificate, batch };
+        let export = match (&traces, &all) {
+            (Some(traces), _) => traces.parse().ok().map(|endpoint| otherwise.clone().sent_to(endpoint)),
+            (None, Some(all)) => all.parse().ok().and_then(|endpoint| otherwise.clone().to(endpoint)),
+            (None, None) => None,
         };
-        Some(Self { endpoint, protocol, headers, timeout, certificate, batch })
+        (export, Some(otherwise))
+    }
+
+    /// To a collector, with the path of the traces where HTTP is spoken.
+    fn to(self, endpoint: Uri) -> Option<Self> {
+        let own = self.sent_to(endpoint);
+        let endpoint = match own.protocol {
+            OtlpProtocol::HttpProtobuf => with_traces_path(&own.endpoint)?,
+            OtlpProtocol::Grpc => own.endpoint.clone(),
+        };
+        Some(Self { endpoint, ..own })
+    }
+
+    fn sent_to(self, endpoint: Uri) -> Self {
+        let protocol = self.asked.unwrap_or_else(|| protocol_of(&endpoint));
+        Self {
+            endpoint,
+            protocol,
+            ..self
+        }
     }
 }
 

@@ -207,6 +207,35 @@ fn collectors_are_read_as_opentelemetry_says() {
 }
 
 #[test]
+fn policy_names_a_collector_where_the_environment_does_not() {
+    let named = |variables: &[(&str, &str)], url: &str| {
+        let export = read(variables)
+            .unwrap()
+            .otel
+            .with_collector(Some(url))
+            .export;
+        export.map(|export| export.endpoint.to_string())
+    };
+    let own = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://own:4317");
+    assert_eq!(
+        named(&[], "http://c:4317").as_deref(),
+        Some("http://c:4317/")
+    );
+    assert_eq!(
+        named(&[], "http://c:4318").as_deref(),
+        Some("http://c:4318/v1/traces")
+    );
+    assert_eq!(
+        named(&[own], "http://c:4317").as_deref(),
+        Some("http://own:4317/")
+    );
+    assert_eq!(
+        named(&[("OTEL_SDK_DISABLED", "true")], "http://c:4317"),
+        None
+    );
+}
+
+#[test]
 fn resource_attributes_of_the_environment_win() {
     let config = read(&[
         ("WEFT_WORKLOAD", "web"),

@@ -21,7 +21,7 @@ pub(crate) mod istio;
 pub(crate) mod labels;
 pub(crate) mod open;
 mod process;
-mod suppliers;
+pub(crate) mod suppliers;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;

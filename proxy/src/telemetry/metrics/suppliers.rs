@@ -1,18 +1,33 @@
 //! What the suppliers of state count themselves, asked for when metrics are read.
 
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
+
+use tokio::time::Instant;
 
 use super::collect::{Metrics, as_f64};
 use super::table::{
-    DISCOVERY_CONNECTED, DISCOVERY_UPDATES, DNS_LOOKUPS, DNS_NAMES, IDENTITY_EXPIRY,
+    DISCOVERY_CONNECTED, DISCOVERY_UPDATES, DNS_LOOKUPS, DNS_NAMES, ENDPOINTS, IDENTITY_EXPIRY,
     IDENTITY_RENEWALS, SERVICES_UPDATES,
 };
-use crate::discovery::{Discovery, DiscoveryMetrics};
+use crate::discovery::{Discovery, DiscoveryMetrics, Service};
 use crate::identity::Identities;
+
+/// Whether there is a control plane to be connected to; without one, being alone is no fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Controlled {
+    Yes,
+    No,
+}
 
 impl Metrics {
     /// Shows what `discovery` and `identities` count.
-    pub(crate) fn watch(&self, discovery: &Discovery, identities: &Identities) {
+    pub(crate) fn watch(
+        &self,
+        discovery: &Discovery,
+        identities: &Identities,
+        controlled: Controlled,
+    ) {
         let read = |count: fn(&DiscoveryMetrics) -> u64| {
             let discovery = discovery.clone();
             move || as_f64(count(discovery.metrics()))
@@ -33,10 +48,18 @@ impl Metrics {
             DISCOVERY_UPDATES.at(&["refused"]),
             read(DiscoveryMetrics::mesh_rejected),
         );
-        self.read_from(
-            DISCOVERY_CONNECTED.at(&[]),
-            read(DiscoveryMetrics::mesh_connected),
-        );
+        if controlled == Controlled::Yes {
+            self.read_from(
+                DISCOVERY_CONNECTED.at(&[]),
+                read(DiscoveryMetrics::mesh_connected),
+            );
+        }
+        let endpoints = |available: bool| {
+            let discovery = discovery.clone();
+            move || as_f64(endpoints(&discovery, available))
+        };
+        self.read_from(ENDPOINTS.at(&["available"]), endpoints(true));
+        self.read_from(ENDPOINTS.at(&["taken_out"]), endpoints(false));
         self.read_from(
             DNS_LOOKUPS.at(&["failed"]),
             read(DiscoveryMetrics::dns_failures),
@@ -54,6 +77,19 @@ impl Metrics {
             read(Identities::failures),
         );
     }
+}
+
+/// Endpoints of the services we know, that may be called or are taken out for a while.
+fn endpoints(discovery: &Discovery, available: bool) -> u64 {
+    let now = Instant::now();
+    let count = |service: &Arc<Service>| {
+        let members = service.endpoints();
+        let counted = members
+            .iter()
+            .filter(|member| member.endpoint.is_available(now) == available);
+        counted.count() as u64
+    };
+    discovery.services().iter().map(count).sum()
 }
 
 fn answered(metrics: &DiscoveryMetrics) -> u64 {

@@ -58,6 +58,7 @@ metrics! {
     SERVICES_UPDATES: Counter "weft_services_updates_total" ["result"] "Updates of the services file.";
     DISCOVERY_UPDATES: Counter "weft_discovery_updates_total" ["result"] "Updates from the control plane.";
     DISCOVERY_CONNECTED: Gauge "weft_discovery_connected" [] "1 while the control plane is connected.";
+    ENDPOINTS: Gauge "weft_endpoints" ["state"] "Endpoints of the services that we know, by whether they may be called.";
     DNS_LOOKUPS: Counter "weft_dns_lookups_total" ["result"] "Names that were looked up in DNS.";
     DNS_NAMES: Gauge "weft_dns_names" [] "Names that are held from DNS.";
     TRACE_BROKEN: Counter "weft_trace_broken_total" [] "Calls of our app that began a trace while it served requests with one.";
