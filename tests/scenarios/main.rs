@@ -35,6 +35,7 @@ mod redirect;
 mod resilience;
 mod retry;
 mod rotation;
+mod routes;
 mod software;
 mod tcp;
 mod upgrade;
