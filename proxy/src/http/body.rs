@@ -120,7 +120,8 @@ impl Body {
 
     /// Ends the answer to a gRPC call with its status when the deadline comes first.
     pub(crate) fn until(&mut self, deadline: Deadline) {
-        if !self.is_own() {
+        // An answer that is nothing but its head carries the status in it.
+        if !self.is_own() && !self.is_end() {
             self.wrap(|body| Source::Until(Box::new(Until::new(body, deadline))));
         }
     }
