@@ -282,7 +282,8 @@ fn endpoints(sources: &Sources) -> serde_json::Value {
 /// What `weft explain` reads.
 fn policy(sources: &Sources) -> serde_json::Value {
     let active = sources.policies.current();
-    let values = active.values.iter().map(|value| {
+    let values = active.values.iter().chain(&active.asked);
+    let values = values.map(|value| {
         json!({
             "path": value.path,
             "value": value.value,

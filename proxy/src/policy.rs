@@ -80,6 +80,8 @@ pub(crate) struct Active {
     pub(crate) policy: Policy,
     /// Every value that is not its default, and who said it.
     pub(crate) values: Vec<Value>,
+    /// How the services that we call ask to be called, and who said it: `orders.shop: timeout.request`.
+    pub(crate) asked: Vec<Value>,
     /// What a layer says that must not act.
     pub(crate) overruled: Vec<Problem>,
     /// The filters of what comes in; `None` where policy asks for none.
@@ -265,6 +267,8 @@ struct Merged {
     effective: Effective,
     /// How services are called.
     to: BTreeMap<ServiceRef, Calls>,
+    /// What they ask for, and who said it.
+    asked: Vec<Value>,
 }
 
 impl Said {
@@ -272,16 +276,22 @@ impl Said {
         let layers = self.mesh.under.iter().chain(&self.files);
         let layers: Vec<Layer> = layers.cloned().collect();
         let effective = Effective::merge(&layers, scope)?;
+        let (to, asked) = self.mesh.calls(&effective.policy, &layers, scope);
         Ok(Merged {
-            to: self.mesh.calls(&effective.policy, &layers, scope),
             effective,
+            to,
+            asked,
         })
     }
 }
 
 impl Active {
     fn new(merged: Merged, version: u64, namespace: &str, kept: &Kept) -> Self {
-        let Merged { effective, to } = merged;
+        let Merged {
+            effective,
+            to,
+            asked,
+        } = merged;
         let Effective {
             policy,
             values,
@@ -292,6 +302,7 @@ impl Active {
         Self {
             version,
             values,
+            asked,
             overruled,
             inbound,
             default: CallPolicy::new(default, None, namespace, &kept.calls),

@@ -28,6 +28,7 @@ use crate::policy::mesh::Told;
 
 mod declared;
 pub(crate) mod link;
+mod resource;
 mod session;
 mod state;
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
 use weft_api::weft;
-use weft_policy::layer::{EffectiveCalls, Layer, LayerKind};
+use weft_policy::layer::{EffectiveCalls, Layer, LayerKind, Value};
 use weft_policy::problem::Problem;
 use weft_policy::route::ServiceRef;
 use weft_policy::scope::Scope;
@@ -74,14 +74,14 @@ impl Mesh {
         Some(problems)
     }
 
-    /// How services are called: as `policy` says under `to`, over what the services ask for.
+    /// How services are called: as `policy` says under `to`, over what the services ask for; and what they ask for, with who said it.
     pub(super) fn calls(
         &self,
         policy: &Policy,
         own: &[Layer],
         scope: &Scope,
-    ) -> BTreeMap<ServiceRef, Calls> {
-        let mut calls = policy.to.clone();
+    ) -> (BTreeMap<ServiceRef, Calls>, Vec<Value>) {
+        let (mut calls, mut values) = (policy.to.clone(), Vec::new());
         for ((name, namespace), service) in &self.services {
             for port in service.ports() {
                 let reference = ServiceRef {
@@ -97,6 +97,13 @@ impl Mesh {
                 match EffectiveCalls::merge(&reference, &layers, own, scope) {
                     Ok(effective) => {
                         calls.insert(reference, effective.calls);
+                        // What we say ourselves is told of under `to` already.
+                        let asked = effective.values.into_iter();
+                        let asked = asked.filter(|value| value.layer != LayerKind::Caller);
+                        values.extend(asked.map(|value| Value {
+                            path: format!("{name}.{namespace}{}: {}", shown(port), value.path),
+                            ..value
+                        }));
                     }
                     Err(problems) => {
                         tracing::warn!(
@@ -109,7 +116,15 @@ impl Mesh {
                 }
             }
         }
-        calls
+        (calls, values)
+    }
+}
+
+/// `:8080`, or nothing for all ports.
+fn shown(port: u16) -> String {
+    match port {
+        0 => String::new(),
+        port => format!(":{port}"),
     }
 }
 

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
-use weft_api::workload::{NetworkAddress, Port, PortList};
+use weft_api::ROUTE_POLICY;
+use weft_api::workload::{NetworkAddress, Port, PortList, address};
 
 use super::*;
 
