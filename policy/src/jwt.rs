@@ -10,7 +10,7 @@ use crate::headers::header_name;
 use crate::matcher::{self, PathPattern};
 use crate::node::{Kind, Node};
 use crate::own::url;
-use crate::read::{At, not_one_of};
+use crate::read::{At, Part, not_one_of};
 use crate::units;
 
 /// Tokens of one issuer.
@@ -202,6 +202,8 @@ impl JwtRule {
         let algorithms = algorithms
             .as_ref()
             .map(|at| (at, at.some(16, Algorithm::parse)));
+        // Another layer may say where the keys are.
+        let is_known = fields.has("jwks") || at.cx.part == Part::Whole;
         let rule = Self {
             issuer: issuer.unwrap_or_default().to_owned(),
             audiences: fields
@@ -220,7 +222,7 @@ impl JwtRule {
                 .get("paths")
                 .map(|at| matcher::paths(&at))
                 .unwrap_or_default(),
-            algorithms: Self::algorithms(algorithms, keys.as_ref()),
+            algorithms: Self::algorithms(algorithms, keys.as_ref().filter(|_| is_known)),
             claims_to_headers: fields
                 .get("claims-to-headers")
                 .map(|at| claims(&at))

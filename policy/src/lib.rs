@@ -33,6 +33,8 @@ pub mod timeout;
 pub mod units;
 
 mod annotations;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod read;
 mod short;
 

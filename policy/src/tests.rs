@@ -3,6 +3,8 @@
 use super::*;
 use crate::spiffe::TrustDomain;
 
+mod forms;
+
 pub(crate) fn scope() -> Scope {
     Scope {
         trust_domain: TrustDomain::parse("cluster.local").unwrap(),
