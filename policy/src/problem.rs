@@ -1,6 +1,6 @@
 //! What a mistake looks like: key, value, reason, and the nearest right thing.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::node::NodeError;
 
@@ -25,15 +25,31 @@ impl fmt::Display for Problem {
         } else {
             &self.path
         };
-        write!(f, "{PREFIX}{path}: ")?;
+        let mut line = OneLine(f);
+        write!(line, "{PREFIX}{path}: ")?;
         match &self.value {
-            Some(value) => write!(f, "{value:?} {}", self.reason),
-            None => f.write_str(&self.reason),
+            Some(value) => write!(line, "{value:?} {}", self.reason),
+            None => line.write_str(&self.reason),
         }
     }
 }
 
 impl std::error::Error for Problem {}
+
+/// Writes control characters as escapes: keys and reasons may quote anything, and a log line stays one.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            match c.is_control() {
+                true => write!(self.0, "{}", c.escape_debug())?,
+                false => self.0.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Problem {
     /// The text is no document at all.

@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 use crate::http::body::{Body, BodyError, Frame};
 use crate::http::grpc;
-use crate::http::headers::has_any;
+use crate::http::headers::{REJECT, has_any};
 use crate::reject::Reject;
 
 /// Milliseconds that are left to answer.
@@ -41,6 +41,12 @@ impl Deadline {
             at: now + left.min(LONGEST),
             whose,
         }
+    }
+
+    /// Whether a hop below gave up, with the answer of these `headers`, because of a limit that we set: our timer may be the later one.
+    pub(crate) fn was_ours(&self, headers: &HeaderMap) -> bool {
+        let gave_up = |label: &HeaderValue| *label == Reject::Deadline.label();
+        self.whose != Reject::Deadline && headers.get(REJECT).is_some_and(gave_up)
     }
 
     /// The time that is left at `now`.

@@ -568,7 +568,7 @@ impl Outbound {
         };
         let sending = forward::send(&lane, attempt, call.interim, &self.cx.worker, &call.waited);
         let outcome = match deadline::by(until, pin!(sending)).await {
-            Ok(sent) => judge(sent, picked.as_ref()),
+            Ok(sent) => judge(sent, picked.as_ref(), until),
             Err(whose) => late(whose, picked.as_ref()),
         };
         if let (Route::Service(service), Some(picked)) = (call.route, &picked) {
@@ -773,7 +773,7 @@ fn plain_target(address: SocketAddr) -> Target {
 }
 
 /// Reads from an attempt's outcome what it says of the endpoint.
-fn judge(sent: Sent, picked: Option<&Picked>) -> Outcome {
+fn judge(sent: Sent, picked: Option<&Picked>, until: Option<Deadline>) -> Outcome {
     let endpoint = picked.map(|picked| picked.id);
     let now = Instant::now();
     match sent {
@@ -787,7 +787,7 @@ fn judge(sent: Sent, picked: Option<&Picked>) -> Outcome {
         Sent::Failed(failed) => Outcome::Failed(blamed(failed, picked)),
         Sent::Answer(answer) => match picked.filter(|picked| picked.identity.is_some()) {
             None => Outcome::Answer { answer, endpoint },
-            Some(picked) => read_marks(answer, picked, now),
+            Some(picked) => read_marks(answer, picked, now, until),
         },
     }
 }
@@ -819,7 +819,12 @@ fn reader(picked: Option<&Picked>) -> Reader {
 }
 
 /// Marks count only from an endpoint whose identity was verified.
-fn read_marks(answer: Response<Body>, picked: &Picked, now: Instant) -> Outcome {
+fn read_marks(
+    answer: Response<Body>,
+    picked: &Picked,
+    now: Instant,
+    until: Option<Deadline>,
+) -> Outcome {
     let endpoint = Some(picked.id);
     if !headers::has_any(answer.headers(), &headers::OF_THE_MESH) {
         return Outcome::Answer { answer, endpoint };
@@ -833,6 +838,9 @@ fn read_marks(answer: Response<Body>, picked: &Picked, now: Instant) -> Outcome 
             answer,
             endpoint: picked.id,
         };
+    }
+    if let Some(until) = until.filter(|until| until.was_ours(answer.headers())) {
+        return late(until.whose, Some(picked));
     }
     match broken_off(answer.headers()) {
         Some(reject) => Outcome::Failed(blamed(lost(reject), Some(picked))),
