@@ -112,11 +112,13 @@ pub(crate) fn header_value(text: &str) -> Result<HeaderValue, String> {
         .ok_or_else(|| "cannot be the value of a header".to_owned())
 }
 
-/// RFC 9110 section 7.6.1, and what says where a message ends and whom it is for.
+/// RFC 9110 sections 7.6.1 and 10.1.1, RFC 7540 section 3.2.1, and what says where a message ends and whom it is for.
 const CONNECTION: &[&str] = &[
     "connection",
     "content-length",
+    "expect",
     "host",
+    "http2-settings",
     "keep-alive",
     "proxy-connection",
     "te",

@@ -22,8 +22,8 @@ impl ApiServer {
         reason = "where the API server is can come from nowhere else"
     )]
     pub(crate) async fn connect() -> Option<Self> {
-        let Ok(path) = std::env::var("WEFT_TEST_KUBECONFIG") else {
-            skip("WEFT_TEST_KUBECONFIG names no API server");
+        let Ok(path) = std::env::var("TEST_KUBECONFIG") else {
+            skip("TEST_KUBECONFIG names no API server");
             return None;
         };
         let file = Kubeconfig::read_from(path).unwrap();

@@ -1,4 +1,4 @@
-//! Against a real API server: the one that `WEFT_TEST_KUBECONFIG` names. Without it each test says that it is skipped.
+//! Against a real API server: the one that `TEST_KUBECONFIG` names. Without it each test says that it is skipped.
 //!
 //! Objects get names of their own in namespaces of their own, so that tests may run side by side and one after another.
 

@@ -91,8 +91,6 @@ fn proxy(host: &Host, scratch: &Scratch) -> Process {
         .arg(settings)
         .arg(PROXY);
     command
-        // The proxy refuses settings that it does not know, and this one is of the tests.
-        .env_remove("WEFT_TEST_KUBECONFIG")
         .env("WEFT_OUTBOUND_LISTEN", OUTBOUND.to_string())
         .env("WEFT_METRICS_LISTEN", METRICS.to_string());
     let mut process = Process::start("the proxy", command);
