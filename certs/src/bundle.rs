@@ -136,7 +136,7 @@ impl Bundle {
     }
 
     /// Verifies a chain as RFC 5280 section 6 says, and returns the root at its end.
-    pub(crate) fn verify(
+    pub fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -165,7 +165,7 @@ impl Bundle {
 }
 
 /// Reads all certificates of a PEM text; other blocks are skipped.
-pub(crate) fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, CertError> {
+pub fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, CertError> {
     let blocks = pem::parse_many(text).map_err(CertError::Pem)?;
     let certificates: Vec<_> = blocks
         .into_iter()
@@ -181,14 +181,14 @@ pub(crate) fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'st
 }
 
 /// Writes one certificate as PEM, with `\n` after each line.
-pub(crate) fn certificate_to_pem(certificate: &CertificateDer<'_>) -> String {
+pub fn certificate_to_pem(certificate: &CertificateDer<'_>) -> String {
     let block = pem::Pem::new(CERTIFICATE, certificate.as_ref());
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&block, config)
 }
 
 /// Returns when a certificate ends, if it can be parsed.
-pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(system_time(certificate.validity().not_after.timestamp()))
 }

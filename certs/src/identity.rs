@@ -103,6 +103,3 @@ impl Identity {
 
 /// Sessions that a client configuration keeps; rustls counts up to 8 tickets a server name.
 const SESSIONS: usize = 16;
-
-#[cfg(test)]
-mod tests;

@@ -26,10 +26,10 @@ pub(crate) fn app(config: &AppConfig) -> anyhow::Result<ExitCode> {
 /// What the authority says.
 pub(crate) fn ca() -> anyhow::Result<ExitCode> {
     end_with_parent()?;
-    let config = weft_certs::config::Config::from_env(config::environment)?;
+    let config = weft_ca::config::Config::from_env(config::environment)?;
     let filter = EnvFilter::try_new(&config.log).context("read WEFT_LOG")?;
     tracing_subscriber::fmt().with_env_filter(filter).init();
-    weft_certs::app::run(config)?;
+    weft_ca::app::run(config)?;
     Ok(ExitCode::SUCCESS)
 }
 

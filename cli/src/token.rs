@@ -260,7 +260,7 @@ const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use weft_certs::token::mint::TokenIssuer;
+    use weft_ca::token::mint::TokenIssuer;
 
     use super::*;
 

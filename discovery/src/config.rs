@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use weft_certs::config::env::{ConfigErrors, Env, parsed, positive};
+use weft_certs::env::{ConfigErrors, Env, parsed, positive};
 use weft_policy::spiffe::TrustDomain;
 
 /// All settings of `weft-discovery`.

@@ -3,7 +3,7 @@
 //! The input is the request in DER, or, if it begins like one, in PEM.
 #![no_main]
 
-use weft_certs::csr::checked_key;
+use weft_ca::csr::checked_key;
 use weft_policy::spiffe::SpiffeId;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use weft_certs::jwt::claims::{Claims, Expect};
 use weft_certs::jwt::jws::Jws;
 use weft_certs::jwt::keyset::KeySet;
-use weft_certs::token::mint::TokenIssuer;
+use weft_ca::token::mint::TokenIssuer;
 
 static ISSUER: LazyLock<(TokenIssuer, KeySet)> = LazyLock::new(|| {
     let issuer = TokenIssuer::generate("weft").expect("there is randomness");

@@ -8,9 +8,9 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
-use weft_certs::token::jwks::{KeySource, Keys};
-use weft_certs::token::mint::TokenIssuer;
-use weft_certs::token::{Authenticator, JwtAuthenticator};
+use weft_ca::token::jwks::{KeySource, Keys};
+use weft_ca::token::mint::TokenIssuer;
+use weft_ca::token::{Authenticator, JwtAuthenticator};
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
 struct Checker {

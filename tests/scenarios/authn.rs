@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Request};
 use serde_json::{Value, json};
-use weft_certs::token::mint::TokenIssuer;
+use weft_ca::token::mint::TokenIssuer;
 use weft_tests::app;
 use weft_tests::client::{Answer, Http1, Http2};
 use weft_tests::eventually::eventually;

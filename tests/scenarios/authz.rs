@@ -279,7 +279,7 @@ async fn a_port_that_is_declared_speaks_that_and_nothing_else() {
 
 #[tokio::test]
 async fn rules_see_the_users_token() {
-    let tokens = weft_certs::token::mint::TokenIssuer::generate("https://i.test").unwrap();
+    let tokens = weft_ca::token::mint::TokenIssuer::generate("https://i.test").unwrap();
     let keys = tokens.key_set().unwrap();
     let policy = &format!(
         "jwt: {{issuer: \"https://i.test\", required: false, jwks: {keys}}}\n\

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use weft_certs::app::{self, Bound};
-use weft_certs::ca::store::Store;
-use weft_certs::config::Config;
-use weft_certs::token::mint::TokenIssuer;
+use weft_ca::app::{self, Bound};
+use weft_ca::config::Config;
+use weft_ca::store::Store;
+use weft_ca::token::mint::TokenIssuer;
 use weft_certs::web;
 
 use crate::eventually::soon;

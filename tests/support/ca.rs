@@ -12,8 +12,8 @@ use rcgen::{
     SanType,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use weft_ca::issuer::Issuer;
 use weft_certs::bundle::{Bundle, TrustBundles};
-use weft_certs::ca::Issuer;
 use weft_certs::identity::Identity;
 use weft_certs::leaf::Leaf;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};

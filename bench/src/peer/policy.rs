@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use weft_certs::token::mint::TokenIssuer;
+use weft_ca::token::mint::TokenIssuer;
 
 use super::weft;
 use crate::chain::{Launch, Wiring};

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use weft_certs::token::mint::TokenIssuer;
+use weft_ca::token::mint::TokenIssuer;
 
 use crate::app::AppName;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use weft_certs::token::mint::TokenIssuer;
+use weft_ca::token::mint::TokenIssuer;
 
 use super::network::Place;
 use super::plan::{CANARY, FLAKY, Plan};

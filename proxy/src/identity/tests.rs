@@ -8,11 +8,11 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use weft_certs::app::{self, Bound};
+use weft_ca::app::{self, Bound};
+use weft_ca::config::Config;
+use weft_ca::issuer::Issuer;
+use weft_ca::token::mint::TokenIssuer;
 use weft_certs::authority::{Authority, RequestError};
-use weft_certs::ca::Issuer;
-use weft_certs::config::Config;
-use weft_certs::token::mint::TokenIssuer;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
 use super::{Identities, Kept, Source, chain};
@@ -285,7 +285,7 @@ async fn without_a_source_there_is_no_identity() {
 fn write_identity(dir: &Path, issuer: &Issuer, account: &str) {
     let id = SpiffeId::workload(issuer.domain(), "shop", account).unwrap();
     let request = weft_certs::csr::Request::new(&id).unwrap();
-    let key = weft_certs::csr::checked_key(request.pem(), &id).unwrap();
+    let key = weft_ca::csr::checked_key(request.pem(), &id).unwrap();
     let leaf = issuer.sign(&id, &key, HOUR, SystemTime::now()).unwrap();
     let chain = issuer.response(&leaf);
     let (roots, chain) = chain.split_last().unwrap();

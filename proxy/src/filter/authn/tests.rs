@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use weft_certs::token::mint::TokenIssuer;
+use weft_ca::token::mint::TokenIssuer;
 use weft_policy::jwt::{Algorithm, KeySource, TokenSource};
 use weft_policy::matcher::PathPattern;
 
@@ -449,7 +449,7 @@ async fn a_secret_takes_hmac_alone() {
 }
 
 fn hs256(claims: &str, secret: &[u8]) -> String {
-    weft_certs::token::mint::sign_with_secret(claims, secret).unwrap()
+    weft_ca::token::mint::sign_with_secret(claims, secret).unwrap()
 }
 
 /// How long a known token takes; printed with `--nocapture`, and bounded far above what an optimised build takes.

@@ -9,7 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, NameConstraints};
 use x509_parser::prelude::FromDer;
 
-use crate::ca::IssuerError;
+use crate::issuer::IssuerError;
 
 /// Refuses any URI name constraint in the chain, and warns of those that do not reach identities.
 pub(super) fn check<'a>(

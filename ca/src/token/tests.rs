@@ -11,9 +11,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use weft_certs::jwt::error::{JwtError, KeySetError};
 use weft_policy::spiffe::TrustDomain;
-
-use crate::jwt::error::{JwtError, KeySetError};
 
 use super::jwks::{KeyError, KeySource, Keys};
 use super::mint::TokenIssuer;

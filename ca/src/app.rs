@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use weft_policy::spiffe::TrustDomain;
 
-use crate::ca::Issuer;
-use crate::ca::store::{Material, Store, StoreError, publish};
 use crate::config::Config;
+use crate::issuer::Issuer;
 use crate::metrics::{self, Metrics};
 use crate::server::serving::{RENEWAL, Serving};
 use crate::server::{Authority, CertificateService, listener};
+use crate::store::{Material, Store, StoreError, publish};
 use crate::token::jwks::Keys;
 use crate::token::{Authenticator, JwtAuthenticator};
 

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use weft_api::istio_ca::istio_certificate_service_server::IstioCertificateServiceServer;
+use weft_certs::verify::handshake_failure_reason;
 
 use crate::server::CertificateService;
-use crate::verify::handshake_failure_reason;
 
 /// Accepts until `stop`, then lets open requests end.
 ///

@@ -1,7 +1,7 @@
 //! The authority: signs leafs for identities that somebody else has authenticated.
 //!
 //! An [`Issuer`] is a self-made root, or a root or intermediate that was given to us. Where it is kept is the matter of
-//! [`crate::ca::store`], who may ask it that of [`crate::token`].
+//! [`crate::store`], who may ask it that of [`crate::token`].
 
 use std::time::{Duration, SystemTime};
 
@@ -11,17 +11,15 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use weft_certs::bundle::{Bundle, certificate_to_pem, certificates_from_pem, not_after};
+use weft_certs::csr::private_key;
+use weft_certs::error::CertError;
+use weft_certs::leaf::Leaf;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use crate::bundle::{Bundle, certificate_to_pem, certificates_from_pem, not_after};
-use crate::csr::private_key;
-use crate::error::CertError;
-use crate::leaf::Leaf;
-
 mod constraints;
-pub mod store;
 
 /// Signs for one trust domain.
 pub struct Issuer {

@@ -10,10 +10,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
+use weft_certs::bundle::Bundle;
 use weft_policy::spiffe::TrustDomain;
 
-use crate::bundle::Bundle;
-use crate::ca::{Issuer, IssuerError};
+use crate::issuer::{Issuer, IssuerError};
 
 /// A directory with an issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,7 +331,7 @@ mod tests {
         let chain: String = given
             .chain()
             .iter()
-            .map(crate::bundle::certificate_to_pem)
+            .map(weft_certs::bundle::certificate_to_pem)
             .collect();
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         write("tls.crt", &chain);

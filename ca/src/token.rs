@@ -6,14 +6,14 @@
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
+use weft_certs::jwt::claims::{Claims as AllClaims, Expect};
+use weft_certs::jwt::error::JwtError;
+use weft_certs::jwt::jws::Jws;
 use weft_policy::spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 
 pub mod jwks;
 pub mod mint;
 
-use crate::jwt::claims::{Claims as AllClaims, Expect};
-use crate::jwt::error::JwtError;
-use crate::jwt::jws::Jws;
 use crate::token::jwks::{KeyError, Keys};
 
 /// A way to find out who is asking.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::ca::Issuer;
+use crate::issuer::Issuer;
 
 /// Handles of all metrics.
 #[derive(Clone)]

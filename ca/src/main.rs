@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
-use weft_certs::app;
-use weft_certs::config::Config;
+use weft_ca::app;
+use weft_ca::config::Config;
 
 #[expect(
     clippy::disallowed_methods,

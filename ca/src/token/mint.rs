@@ -8,8 +8,7 @@ use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::Serialize;
-
-use crate::error::CertError;
+use weft_certs::error::CertError;
 
 /// Signs tokens with one key.
 pub struct TokenIssuer {

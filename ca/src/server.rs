@@ -12,8 +12,8 @@ use weft_api::istio_ca::istio_certificate_service_server::IstioCertificateServic
 use weft_api::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
 use weft_policy::spiffe::SpiffeId;
 
-use crate::ca::{Issuer, IssuerError};
 use crate::csr::{CsrError, checked_key};
+use crate::issuer::{Issuer, IssuerError};
 use crate::metrics::Metrics;
 use crate::token::{Authenticator, TokenError};
 

@@ -15,12 +15,12 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName};
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
-use super::Identity;
-use crate::bundle::{Bundle, TrustBundles};
-use crate::ca::Issuer;
-use crate::csr::private_key;
-use crate::leaf::Leaf;
-use crate::verify::{VerifyError, handshake_failure_reason, peer_of};
+use weft_ca::issuer::Issuer;
+use weft_certs::bundle::{Bundle, TrustBundles};
+use weft_certs::csr::private_key;
+use weft_certs::identity::Identity;
+use weft_certs::leaf::Leaf;
+use weft_certs::verify::{VerifyError, handshake_failure_reason, peer_of};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -100,7 +100,7 @@ impl BadIdentity {
 
     fn resolver(&self) -> rustls::sign::SingleCertAndKey {
         let key = private_key(&self.key);
-        let provider = crate::crypto::provider();
+        let provider = weft_certs::crypto::provider();
         rustls::sign::CertifiedKey::from_der(self.chain.clone(), key, &provider)
             .unwrap()
             .into()

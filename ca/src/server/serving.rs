@@ -10,10 +10,10 @@ use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::ServerName;
+use weft_certs::crypto::provider;
+use weft_certs::error::CertError;
 
-use crate::ca::{Issuer, IssuerError};
-use crate::crypto::provider;
-use crate::error::CertError;
+use crate::issuer::{Issuer, IssuerError};
 
 /// The present certificate, looked up by each handshake.
 #[derive(Debug)]

@@ -16,15 +16,15 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 use weft_api::istio_ca::IstioCertificateRequest;
 use weft_api::istio_ca::istio_certificate_service_client::IstioCertificateServiceClient;
+use weft_certs::bundle::Bundle;
+use weft_certs::csr;
+use weft_certs::web;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
 use crate::app::{self, Bound};
-use crate::bundle::Bundle;
-use crate::ca::Issuer;
 use crate::config::Config;
-use crate::csr;
+use crate::issuer::Issuer;
 use crate::token::mint::TokenIssuer;
-use crate::web;
 
 const ISSUER: &str = "https://tokens.test";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -358,7 +358,7 @@ async fn a_given_intermediate_signs_and_its_chain_is_sent() {
     let chain: String = given
         .chain()
         .iter()
-        .map(crate::bundle::certificate_to_pem)
+        .map(weft_certs::bundle::certificate_to_pem)
         .collect();
     fs::write(place.join("tls.crt"), chain).unwrap();
     fs::write(place.join("tls.key"), given.signer().key().serialize_pem()).unwrap();

@@ -3,11 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CustomExtension, KeyPair};
+use weft_certs::csr::Request;
+use weft_certs::leaf::{MIN_RENEWAL_DELAY, renewal_delay};
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
 use super::{BACKDATE, Issuer, IssuerError, authority_params};
-use crate::csr::{CsrError, Request, checked_key};
-use crate::leaf::{MIN_RENEWAL_DELAY, renewal_delay};
+use crate::csr::{CsrError, checked_key};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -125,7 +126,7 @@ fn an_issuer_must_belong_together() {
     let expired = from(&pem(&expired), &key(&expired), &pem(&expired));
     assert!(matches!(expired, Err(IssuerError::Expired { .. })));
     let leaf = one.issue(&web(), HOUR, now).unwrap();
-    let leaf = crate::bundle::certificate_to_pem(&leaf.chain()[0]);
+    let leaf = weft_certs::bundle::certificate_to_pem(&leaf.chain()[0]);
     assert!(matches!(
         from(&leaf, &key(&one), &pem(&one)),
         Err(IssuerError::NotAnAuthority)

@@ -6,13 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
+use weft_certs::env::{ConfigErrors, Env, list, parsed, positive};
 use weft_policy::spiffe::TrustDomain;
 
-use self::env::{ConfigErrors, Env, list, parsed, positive};
 use crate::server::Lifetimes;
 use crate::token::jwks::KeySource;
-
-pub mod env;
 
 /// All settings of `weft-ca`.
 #[derive(Clone, Debug)]

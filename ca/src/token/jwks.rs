@@ -13,10 +13,9 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
-
-use crate::fetch::{FetchError, fetch};
-use crate::jwt::error::KeySetError;
-use crate::jwt::keyset::KeySet;
+use weft_certs::fetch::{FetchError, fetch};
+use weft_certs::jwt::error::KeySetError;
+use weft_certs::jwt::keyset::KeySet;
 
 /// Where the keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
