@@ -14,8 +14,8 @@ use weft_policy::balance::{Algorithm, Balance, Locality};
 use weft_policy::breaker::Breaker;
 
 use self::breaker::{Change, Verdict};
-use crate::discovery::Service;
 use crate::discovery::endpoint::{Endpoint, Endpoints, Member, Tier};
+use crate::discovery::service::Service;
 
 pub(crate) mod breaker;
 mod draw;

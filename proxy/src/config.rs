@@ -16,7 +16,7 @@ use self::kind::{
 };
 use self::otel::Otel;
 use self::sampling::Sampling;
-use crate::discovery::AppProtocol;
+use crate::discovery::service::AppProtocol;
 
 mod cpus;
 pub mod env;

@@ -9,7 +9,8 @@ use http::HeaderValue;
 use tokio::time::Duration;
 
 use crate::config::MtlsMode;
-use crate::discovery::{Discovery, ServiceName};
+use crate::discovery::Discovery;
+use crate::discovery::service::ServiceName;
 use crate::drain::Drain;
 use crate::filter::authn::cache::TokenCache;
 use crate::filter::trace::Sampler;

@@ -7,33 +7,36 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-use self::ads::{Ads, AdsConfig, Answer, Wanted};
-use self::cache::{Cache, Question, Resolved, Waiting};
+use self::ads::{AdsConfig, Answer, Wanted};
+use self::cache::{Question, Resolved, Waiting};
+use self::counts::DiscoveryMetrics;
 use self::directory::Directory;
 use self::dns::DnsSource;
-use self::endpoint::{Endpoints, Member};
 use self::file::{FileError, ServicesFile};
 use self::mesh::{Behind, Mesh};
 use self::name::{Key, NameError, address_literal};
+use self::service::{Service, ServiceName};
+use self::supply::Supply;
 
 pub(crate) mod ads;
 mod cache;
+pub(crate) mod counts;
 mod directory;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod file;
 mod mesh;
 pub(crate) mod name;
+pub(crate) mod service;
+pub(crate) mod supply;
 pub(crate) mod uses;
 
 /// Where services come from.
@@ -230,165 +233,6 @@ impl Discovery {
     }
 }
 
-/// Keeps a [`Discovery`] up to date; belongs on the control thread.
-#[derive(Debug)]
-pub(crate) struct Supply {
-    shared: Arc<Shared>,
-    file: Option<ServicesFile>,
-    asked: mpsc::Receiver<Question>,
-    dns: DnsSource,
-    ads: Option<(AdsConfig, mpsc::Receiver<ads::Question>)>,
-}
-
-impl Supply {
-    /// Follows the services file and the control plane and answers questions for names, until `cancel`.
-    pub(crate) async fn run(self, cancel: CancellationToken) {
-        let Self {
-            shared,
-            file,
-            asked,
-            dns,
-            ads,
-        } = self;
-        let ads = async {
-            match ads {
-                Some((config, asked)) => {
-                    let ads = Ads::new(config, Arc::clone(&shared), asked);
-                    Box::pin(ads.run()).await;
-                }
-                None => std::future::pending().await,
-            }
-        };
-        let follow = async {
-            match file {
-                Some(file) => file.follow(&shared).await,
-                None => std::future::pending().await,
-            }
-        };
-        let answer = Cache::new(dns, &shared).run(asked);
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => {}
-            () = follow => {}
-            () = ads => {}
-            () = answer => {}
-        }
-    }
-}
-
-/// A name that can be called, and the endpoints behind it.
-#[derive(Debug)]
-pub(crate) struct Service {
-    pub(crate) name: Arc<ServiceName>,
-    /// What is spoken there, if the operator said so.
-    pub(crate) protocol: Option<AppProtocol>,
-    /// Named by the services file, not only by DNS.
-    pub(crate) in_mesh: bool,
-    /// Turns that were taken, for those who take turns.
-    pub(crate) turns: AtomicU64,
-    /// One endpoint that was called by its own address: nothing may lead elsewhere.
-    pub(crate) alone: bool,
-    /// Since the control plane's part of it last looked.
-    used: AtomicBool,
-    /// How often breakers of its endpoints opened since all were closed; 0 while all are.
-    pub(crate) tripped: AtomicU64,
-    endpoints: ArcSwap<Endpoints>,
-}
-
-impl Service {
-    pub(crate) fn new(
-        name: Arc<ServiceName>,
-        protocol: Option<AppProtocol>,
-        endpoints: Endpoints,
-    ) -> Self {
-        Self {
-            name,
-            protocol,
-            in_mesh: true,
-            turns: AtomicU64::new(0),
-            alone: false,
-            used: AtomicBool::new(true),
-            tripped: AtomicU64::new(0),
-            endpoints: ArcSwap::from_pointee(endpoints),
-        }
-    }
-
-    /// A host that only DNS knows, without endpoints yet.
-    fn outside(name: Arc<ServiceName>) -> Self {
-        Self {
-            in_mesh: false,
-            ..Self::new(name, None, Endpoints::default())
-        }
-    }
-
-    /// The endpoints at this moment, without a lock; not to be held across an `await`.
-    pub(crate) fn endpoints(&self) -> Guard<Arc<Endpoints>> {
-        self.endpoints.load()
-    }
-
-    /// The service as if `member` were all of it.
-    fn with_only(&self, member: &Member) -> Self {
-        let only = Endpoints::new(vec![member.clone()]);
-        Self {
-            alone: true,
-            used: AtomicBool::new(false),
-            ..Self::new(Arc::clone(&self.name), self.protocol, only)
-        }
-    }
-
-    /// Replaces the endpoints; those that are gone from the service are retired by the caller.
-    pub(crate) fn set_endpoints(&self, endpoints: Endpoints) {
-        self.endpoints.store(Arc::new(endpoints));
-    }
-}
-
-/// A service as telemetry, TLS (SNI) and policy name it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ServiceName {
-    /// First part of the name, such as `orders`; the whole host for a name outside of any namespace.
-    pub(crate) name: Arc<str>,
-    /// `unknown` for a name outside of any namespace.
-    pub(crate) namespace: Arc<str>,
-    /// `orders.shop.svc.cluster.local`, or the host as it was called; lower-case, without a trailing dot.
-    pub(crate) host: Arc<str>,
-    pub(crate) port: u16,
-}
-
-/// What an application speaks on a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum AppProtocol {
-    /// HTTP/1 or HTTP/2, told apart by the first bytes.
-    Http,
-    /// HTTP/2 with prior knowledge.
-    Http2,
-    /// gRPC over HTTP/2.
-    Grpc,
-    /// Bytes nobody looks at.
-    Tcp,
-    /// The application's own TLS, passed through.
-    Tls,
-}
-
-impl FromStr for AppProtocol {
-    type Err = UnknownProtocol;
-
-    fn from_str(text: &str) -> Result<Self, UnknownProtocol> {
-        match text {
-            "http" => Ok(Self::Http),
-            "http2" => Ok(Self::Http2),
-            "grpc" => Ok(Self::Grpc),
-            "tcp" => Ok(Self::Tcp),
-            "tls" => Ok(Self::Tls),
-            _ => Err(UnknownProtocol),
-        }
-    }
-}
-
-/// A protocol that we have no name for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is none of http, http2, grpc, tcp, tls")]
-pub(crate) struct UnknownProtocol;
-
 /// Why a name leads to no service.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum LookupError {
@@ -409,73 +253,6 @@ pub(crate) enum LookupError {
     Away { address: SocketAddr },
     #[error("discovery has stopped")]
     Stopped,
-}
-
-/// What discovery counts since the start of the process.
-#[derive(Debug, Default)]
-pub(crate) struct DiscoveryMetrics {
-    file_updates: AtomicU64,
-    rejected_updates: AtomicU64,
-    dns_lookups: AtomicU64,
-    dns_failures: AtomicU64,
-    resolved_names: AtomicU64,
-    mesh_updates: AtomicU64,
-    mesh_rejected: AtomicU64,
-    mesh_connected: AtomicBool,
-}
-
-impl DiscoveryMetrics {
-    fn count_mesh_update(&self) {
-        self.mesh_updates.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn count_mesh_rejected(&self) {
-        self.mesh_rejected.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn set_mesh_connected(&self, connected: bool) {
-        self.mesh_connected.store(connected, Ordering::Relaxed);
-    }
-
-    /// Updates from the control plane that took effect.
-    pub(crate) fn mesh_updates(&self) -> u64 {
-        self.mesh_updates.load(Ordering::Relaxed)
-    }
-
-    /// Updates from the control plane that could not be read.
-    pub(crate) fn mesh_rejected(&self) -> u64 {
-        self.mesh_rejected.load(Ordering::Relaxed)
-    }
-
-    /// 1 while the control plane is connected (a gauge).
-    pub(crate) fn mesh_connected(&self) -> u64 {
-        u64::from(self.mesh_connected.load(Ordering::Relaxed))
-    }
-
-    /// Updates of the services file that took effect.
-    pub(crate) fn file_updates(&self) -> u64 {
-        self.file_updates.load(Ordering::Relaxed)
-    }
-
-    /// Updates of the services file that were refused, the last good one being kept.
-    pub(crate) fn rejected_updates(&self) -> u64 {
-        self.rejected_updates.load(Ordering::Relaxed)
-    }
-
-    /// Lookups of a name in DNS, refreshes included.
-    pub(crate) fn dns_lookups(&self) -> u64 {
-        self.dns_lookups.load(Ordering::Relaxed)
-    }
-
-    /// Lookups that got no answer; "does not exist" is one.
-    pub(crate) fn dns_failures(&self) -> u64 {
-        self.dns_failures.load(Ordering::Relaxed)
-    }
-
-    /// Names that are held from DNS now (a gauge).
-    pub(crate) fn resolved_names(&self) -> u64 {
-        self.resolved_names.load(Ordering::Relaxed)
-    }
 }
 
 async fn ask_mesh(ads: &mpsc::Sender<ads::Question>, wanted: Wanted) -> Answer {

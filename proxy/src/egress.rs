@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http::header::HOST;
 use weft_policy::egress::Egress;
 
-use crate::discovery::Service;
+use crate::discovery::service::Service;
 use crate::reject::Reject;
 
 /// Whether `service` may be called.

@@ -5,47 +5,48 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response};
+use bytes::BytesMut;
+use http::{Request, Response};
 use tokio::net::TcpStream;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 use tracing::debug;
 use weft_certs::identity::Identity;
 use weft_certs::verify::Peer;
 
-use crate::connect::{self, ConnectError, Target};
-use crate::cx::{CallerHeaders, Cx, Worker};
-use crate::deadline::{self, Deadline, Reader};
+use self::app::App;
+use crate::connect::{self, Target};
+use crate::cx::{Cx, Worker};
+use crate::deadline::Deadline;
 use crate::detect::{self, Patience, Protocol};
-use crate::discovery::ServiceName;
+use crate::discovery::service::ServiceName;
 use crate::drain::Lifetime;
 use crate::exchange::Exchange;
 use crate::filter::{self, limits};
-use crate::forward::{self, Early, Sent};
+use crate::forward::{self, Early};
 use crate::http::body::Body;
-use crate::http::failure::Processed;
 use crate::http::h1;
 use crate::http::h1::server::Service;
 use crate::http::headers;
 use crate::http::interim::Interim;
 use crate::http::{h2, upgrade};
 use crate::io::Io;
-use crate::orig_dst::orig_dst;
 use crate::policy::Active;
 use crate::policy::ports::{Declared, PortRules};
 use crate::pool::{Key, Lane};
 use crate::reject::{Caller, Reject};
-use crate::retry::{self, Attempt, Failed, Outcome};
-use crate::rewind::Rewind;
+use crate::retry;
 use crate::telemetry::record::{ConnectionFacts, DestinationFacts, Direction};
 use crate::telemetry::waits::timed;
 use crate::tls::Speaks;
-use crate::tls::accept::{self, Hello};
+
+mod app;
+mod attempt;
+mod marks;
+mod tcp;
+mod transport;
 
 /// Serves one connection that was accepted on an inbound port.
 pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr) {
@@ -56,7 +57,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
         let metrics = worker.telemetry.metrics();
         return metrics.refused(Direction::Inbound, "connection_limit");
     };
-    let destination = match destination(&worker, &io) {
+    let destination = match app::destination(&worker, &io) {
         Ok(destination) => destination,
         Err(reason) => {
             worker
@@ -67,8 +68,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
         }
     };
     match detect::detect(io, patience(&worker, destination)).await {
-        Ok((Protocol::Tls, io)) => tls(worker, io, client, destination).await,
-        Ok((protocol, io)) => plain(worker, io, client, destination, protocol).await,
+        Ok((Protocol::Tls, io)) => transport::tls(worker, io, client, destination).await,
+        Ok((protocol, io)) => transport::plain(worker, io, client, destination, protocol).await,
         Err(error) => debug!(%client, %error, "inbound connection failed before its first bytes"),
     }
 }
@@ -86,167 +87,6 @@ fn patience(worker: &Worker, app: Option<App>) -> Patience {
 fn rules(worker: &Worker, app: Option<App>) -> PortRules {
     let policy = worker.policies.current();
     policy.port(&worker.settings, app.map(|app| app.port))
-}
-
-/// The app a connection is for.
-#[derive(Clone, Copy, Debug)]
-struct App {
-    /// Where it listens.
-    address: SocketAddr,
-    /// The port by which the mesh knows it.
-    port: u16,
-    /// By redirection: the leg to it needs its own source address.
-    redirected: bool,
-}
-
-/// With redirection the kernel knows; without it, a single declared app needs no choice, and `None` leaves it to the SNI.
-fn destination(worker: &Worker, io: &TcpStream) -> Result<Option<App>, &'static str> {
-    let settings = &worker.settings;
-    if settings.redirect {
-        let original = orig_dst(io, &settings.own_ports).map_err(|error| {
-            debug!(%error, "inbound connection refused");
-            "original_destination"
-        })?;
-        let address = original.0;
-        return Ok(Some(App {
-            address,
-            port: address.port(),
-            redirected: true,
-        }));
-    }
-    let mut apps = settings.apps.iter();
-    Ok(match (apps.next(), apps.next()) {
-        (Some((port, address)), None) => Some(App {
-            address: *address,
-            port: *port,
-            redirected: false,
-        }),
-        _ => None,
-    })
-}
-
-/// Mesh TLS is terminated, other TLS is the app's.
-async fn tls(worker: Rc<Worker>, io: Rewind, client: SocketAddr, app: Option<App>) {
-    let limit = worker.settings.handshake_timeout;
-    let refused = |reason| {
-        worker
-            .telemetry
-            .metrics()
-            .handshake_failed(Direction::Inbound, reason);
-    };
-    let hello = match accept::hello(io, limit).await {
-        Ok(hello) => hello,
-        Err(error) => {
-            debug!(%client, %error, "inbound handshake failed");
-            return refused(error.reason());
-        }
-    };
-    let Some(speaks) = hello.speaks else {
-        return app_tls(worker, hello, client, app).await;
-    };
-    let Some(app) = named_app(&worker, hello.server_name.as_deref(), app) else {
-        let metrics = worker.telemetry.metrics();
-        return metrics.refused(Direction::Inbound, Reject::NoApp.label());
-    };
-    let Some(identity) = worker.identities.current() else {
-        return refused(Reject::NoIdentity.label());
-    };
-    let Ok(config) = worker.accept_configs.config(&identity, speaks) else {
-        return refused("own_certificate");
-    };
-    let stream = match accept::accept(hello.io, config, limit).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            debug!(%client, %error, reason = error.reason(), "inbound handshake failed");
-            return refused(error.reason());
-        }
-    };
-    let peer = match weft_certs::verify::peer_of(
-        stream.get_ref().1.peer_certificates(),
-        SystemTime::now(),
-    ) {
-        Ok(peer) => peer,
-        Err(error) => return refused(error.reason()),
-    };
-    worker
-        .telemetry
-        .metrics()
-        .handshake_done(Direction::Inbound);
-    let io = Io::Accepted(Box::new(Rewind::new(Bytes::new(), stream)));
-    let speaks = match io.alpn() {
-        Some(b"h2" | b"istio-h2") => Speaks::Http2,
-        Some(b"http/1.1" | b"istio-http/1.1") => Speaks::Http1,
-        _ => Speaks::Opaque,
-    };
-    let early = match rules(&worker, Some(app)).declared {
-        Some(Declared::Opaque) => Early::Opaque,
-        _ => Early::Unknown,
-    };
-    let connection = Inbound::new(worker, client, app, Some((&peer, &identity)));
-    connection.serve(io, speaks, early).await;
-}
-
-/// The app that the SNI names, where more than one is declared. Only declared ports are ever served.
-fn named_app(worker: &Worker, server_name: Option<&str>, app: Option<App>) -> Option<App> {
-    if app.is_some_and(|app| app.redirected) {
-        return app;
-    }
-    match server_name.and_then(accept::port_of) {
-        Some(port) => {
-            let address = *worker.settings.apps.get(&port)?;
-            Some(App {
-                address,
-                port,
-                redirected: false,
-            })
-        }
-        None => app,
-    }
-}
-
-/// TLS that the app itself will terminate: untouched where policy is permissive, closed where it is strict.
-async fn app_tls(worker: Rc<Worker>, hello: Hello, client: SocketAddr, app: Option<App>) {
-    plain(worker, hello.io, client, app, Protocol::Tls).await;
-}
-
-async fn plain(
-    worker: Rc<Worker>,
-    io: Rewind,
-    client: SocketAddr,
-    app: Option<App>,
-    protocol: Protocol,
-) {
-    let metrics = worker.telemetry.metrics();
-    let rules = rules(&worker, app);
-    let own_tls = protocol == Protocol::Tls && rules.declared == Some(Declared::OwnTls);
-    if rules.strict && !own_tls {
-        metrics.refused(Direction::Inbound, "plaintext");
-        return;
-    }
-    metrics.plaintext_connection();
-    let Some(app) = app else {
-        metrics.refused(Direction::Inbound, Reject::NoApp.label());
-        return;
-    };
-    let speaks = match (rules.declared, protocol) {
-        (Some(Declared::Opaque), _) => Speaks::Opaque,
-        (_, Protocol::Http1) => Speaks::Http1,
-        (_, Protocol::Http2) => Speaks::Http2,
-        // HTTP that is none is answered as such.
-        (Some(Declared::Http), _) => Speaks::Http1,
-        (Some(Declared::Http2), Protocol::Silent) => Speaks::Http2,
-        (Some(Declared::Http2), _) => Speaks::Http1,
-        (Some(Declared::OwnTls) | None, _) => Speaks::Opaque,
-    };
-    let silent = protocol == Protocol::Silent && rules.declared != Some(Declared::Opaque);
-    let early = if silent {
-        Early::Unknown
-    } else {
-        Early::Opaque
-    };
-    Inbound::new(worker, client, app, None)
-        .serve(Io::Tcp(io), speaks, early)
-        .await;
 }
 
 /// One inbound connection whose caller and app are known.
@@ -283,7 +123,7 @@ impl Inbound {
         let service = worker.settings.own_service(app.port);
         let expires =
             peer.map(|(peer, own)| connect::expiry(peer.not_after.min(own.leaf.not_after())));
-        let caller = peer.and_then(|(peer, own)| caller_headers(peer, own));
+        let caller = peer.and_then(|(peer, own)| marks::caller_headers(peer, own));
         let rule = &worker.policies.current().policy.inbound.limits;
         let limits = limits::of_connection(&worker.settings.limits, rule);
         Self {
@@ -337,48 +177,6 @@ impl Inbound {
         }
     }
 
-    /// Opaque bytes: one connection to the app for one from the caller. Gives back what turns out to be HTTP.
-    async fn tcp(&self, mut io: Io, early: Early) -> Option<(Io, Speaks)> {
-        let destination = self.destination();
-        let declared = rules(&self.cx.worker, Some(self.app)).declared;
-        let judged = self.cx.worker.policies.current().opaque(&self.cx, declared);
-        let http = matches!(declared, Some(Declared::Http | Declared::Http2));
-        // Who may not pass unread may still be late with HTTP, which has more to show.
-        if http || (judged.is_err() && early == Early::Unknown) {
-            match self.listen(&mut io).await {
-                Some(speaks) => return Some((io, speaks)),
-                // HTTP that is none is answered as such.
-                None if http => return Some((io, Speaks::Http1)),
-                None => {}
-            }
-        }
-        if let Err(reject) = judged {
-            forward::refuse_tcp(&self.cx, &io, destination, reject);
-            return None;
-        }
-        let idle = self.cx.limits.idle_timeout;
-        let forwarded = forward::tcp(&self.cx, io, (early, idle), destination, self.lane.opaque());
-        match self.expires {
-            None => forwarded.await,
-            // Opaque bytes have no moment at which to say goodbye: they get a minute after the identities' end.
-            Some(at) => {
-                let cut = tokio::time::timeout_at(at + EXPIRED_GRACE, forwarded).await;
-                cut.ok().flatten()
-            }
-        }
-    }
-
-    /// What the client speaks, if it is HTTP; the app hears nothing of it yet.
-    async fn listen(&self, io: &mut Io) -> Option<Speaks> {
-        let settings = &self.cx.worker.settings;
-        let patience = Patience {
-            silence: settings.limits.header_timeout,
-            rest: settings.detect_timeout,
-        };
-        let heard = detect::client_word(io, patience).await;
-        heard.ok().and_then(forward::http_of)
-    }
-
     fn destination(&self) -> DestinationFacts {
         DestinationFacts {
             service: Arc::clone(&self.service),
@@ -425,80 +223,12 @@ impl Inbound {
         Ok(response)
     }
 
-    /// Our app may have failed because a call of its own did, which was tried as often as it may be.
-    fn mark_exhausted(&self, response: &mut Response<Body>, exchange: &Exchange) {
-        let exhausted = self.cx.worker.policies.exhausted();
-        if response.status().is_server_error()
-            && exhausted.has(exchange.trace().trace_id, Instant::now())
-        {
-            let value = HeaderValue::from_static("1");
-            response.headers_mut().insert(headers::EXHAUSTED, value);
-        }
-    }
-
     /// A kept connection may be older than the policy that would not have let it in.
     fn check_plaintext(&self, policy: &Active) -> Result<(), Reject> {
         let settings = &self.cx.worker.settings;
         match !self.cx.facts.secure && policy.port(settings, Some(self.app.port)).strict {
             true => Err(Reject::Plaintext),
             false => Ok(()),
-        }
-    }
-
-    async fn attempt(
-        &self,
-        attempt: Attempt<'_>,
-        interim: &Interim,
-        waited: &Cell<Option<Duration>>,
-    ) -> Outcome {
-        // An app that ends closes the connections it kept: while we drain, none of them is trusted with a request.
-        let fresh = attempt.fresh || self.cx.worker.drain.begun();
-        let attempt = Attempt { fresh, ..attempt };
-        let until = attempt.until;
-        let told = until.map(|until| deadline::told(attempt.head, until, Reader::Mesh));
-        let attempt = Attempt {
-            head: told.as_deref().unwrap_or(attempt.head),
-            ..attempt
-        };
-        let sending = forward::send(&self.lane, attempt, interim, &self.cx.worker, waited);
-        let sent = match deadline::by(until, pin!(sending)).await {
-            Ok(sent) => sent,
-            Err(reject) => return Outcome::Final(reject),
-        };
-        match sent {
-            Sent::Answer(answer) => Outcome::Answer {
-                answer,
-                endpoint: None,
-            },
-            Sent::NotConnected(error) => Outcome::Failed(Failed {
-                reject: app_reject(&error),
-                // Nobody else can serve this app: there is no endpoint to go to.
-                processed: Processed::Maybe,
-                reused: false,
-                endpoint: None,
-            }),
-            Sent::Failed(failed) if failed.processed == Processed::Maybe && !failed.reused => {
-                Outcome::Final(failed.reject)
-            }
-            Sent::Failed(failed) => Outcome::Failed(failed),
-        }
-    }
-
-    /// What a mesh caller is told beside the answer itself.
-    fn mark(&self, response: &mut Response<Body>, outcome: Option<Reject>) {
-        if !self.cx.facts.secure {
-            return;
-        }
-        if outcome.is_some_and(|reject| reject.row().unprocessed) {
-            response
-                .headers_mut()
-                .insert(headers::UNPROCESSED, HeaderValue::from_static("1"));
-        }
-        if self.cx.worker.drain.begun() {
-            self.told.set(true);
-            response
-                .headers_mut()
-                .insert(headers::DRAINING, HeaderValue::from_static("1"));
         }
     }
 }
@@ -520,37 +250,5 @@ impl Service for Inbound {
             other => metrics.refused(Direction::Inbound, other.label()),
         }
         reject.response(caller)
-    }
-}
-
-/// `By=...;Hash=...;Subject="";URI=...`, Envoy's grammar.
-fn caller_headers(peer: &Peer, own: &Identity) -> Option<CallerHeaders> {
-    let hash: String = peer
-        .sha256
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let xfcc = format!(
-        "By={};Hash={hash};Subject=\"\";URI={}",
-        own.leaf.id(),
-        peer.id
-    );
-    Some(CallerHeaders {
-        xfcc: HeaderValue::from_str(&xfcc).ok()?,
-        client_id: HeaderValue::from_str(peer.id.as_str()).ok()?,
-    })
-}
-
-const EXPIRED_GRACE: Duration = Duration::from_secs(60);
-
-/// A refused connection means that the app does not listen: nothing has seen the request.
-fn app_reject(error: &ConnectError) -> Reject {
-    match error {
-        ConnectError::Tcp { .. } => Reject::AppGone,
-        ConnectError::Timeout { .. }
-        | ConnectError::NoIdentity { .. }
-        | ConnectError::Handshake { .. }
-        | ConnectError::Loop { .. }
-        | ConnectError::Full { .. } => error.reject(),
     }
 }

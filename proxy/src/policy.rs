@@ -28,7 +28,7 @@ use self::mesh::{Mesh, Told};
 use self::named::Named;
 use self::ports::Declared;
 use crate::cx::Cx;
-use crate::discovery::ServiceName;
+use crate::discovery::service::ServiceName;
 use crate::filter;
 use crate::filter::authn::keys::KeyStore;
 use crate::filter::limits::Place;

@@ -17,7 +17,7 @@ use self::redirect::Redirect;
 use self::rewrite::Rewrite;
 use self::split::Split;
 use crate::cx::Cx;
-use crate::discovery::Service;
+use crate::discovery::service::Service;
 use crate::exchange::Exchange;
 use crate::filter::{fault, headers, matches::matches};
 use crate::http::body::Body;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use weft_policy::breaker::Breaker;
 
-use crate::discovery::Service;
 use crate::discovery::endpoint::{Endpoint, Member};
+use crate::discovery::service::Service;
 
 /// What an outcome says of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

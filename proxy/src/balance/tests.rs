@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use weft_policy::balance::HashKey;
 
 use super::*;
-use crate::discovery::ServiceName;
+use crate::discovery::service::ServiceName;
 
 const LEAST_LOADED: Balance = Balance {
     algorithm: Algorithm::LeastLoaded,

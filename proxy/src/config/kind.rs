@@ -12,7 +12,7 @@ use weft_policy::spiffe::{SpiffeId, TrustDomain};
 use weft_policy::units::{parse_duration, parse_size};
 
 use super::InboundPort;
-use crate::discovery::AppProtocol;
+use crate::discovery::service::AppProtocol;
 
 /// How a value is read, and what to tell who wrote another.
 #[derive(Debug)]

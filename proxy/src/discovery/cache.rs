@@ -25,7 +25,8 @@ use self::names::{Lookup, Names};
 use crate::discovery::dns::system::Dns;
 use crate::discovery::dns::{Answer, DnsSource, Failure};
 use crate::discovery::name::Key;
-use crate::discovery::{LookupError, Service, ServiceName, Shared};
+use crate::discovery::service::{Service, ServiceName};
+use crate::discovery::{LookupError, Shared};
 
 mod entry;
 mod names;

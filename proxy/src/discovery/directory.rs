@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::discovery::Service;
 use crate::discovery::endpoint::{Endpoint, Endpoints, Member};
 use crate::discovery::file::declared::{DeclaredEndpoint, DeclaredService};
 use crate::discovery::mesh::touch;
 use crate::discovery::name::Key;
+use crate::discovery::service::Service;
 
 #[derive(Debug, Default)]
 pub(in crate::discovery) struct Directory {

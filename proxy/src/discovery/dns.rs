@@ -17,8 +17,8 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::time::timeout;
 
 use self::system::Settings;
-use crate::discovery::ServiceName;
 use crate::discovery::name::address_literal;
+use crate::discovery::service::ServiceName;
 
 pub(in crate::discovery) mod system;
 

@@ -7,10 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::discovery::Service;
 use crate::discovery::directory::Directory;
 use crate::discovery::file::declared::DeclaredService;
 use crate::discovery::name::Key;
+use crate::discovery::service::Service;
 
 /// The snapshot.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::discovery::ServiceName;
+use crate::discovery::service::ServiceName;
 
 impl ServiceName {
     /// Reads a name of the services file: `orders` (in `namespace`), `orders.shop`, `orders.shop.svc`,

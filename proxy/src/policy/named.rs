@@ -9,7 +9,7 @@ use weft_policy::Calls;
 use weft_policy::route::ServiceRef;
 
 use super::calls::{self, CallPolicy};
-use crate::discovery::ServiceName;
+use crate::discovery::service::ServiceName;
 
 /// The services that policy names.
 #[derive(Default)]

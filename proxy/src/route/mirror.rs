@@ -159,7 +159,7 @@ impl Copy {
             };
             let picked = balance::pick(&service, &wish)?;
             let lane = worker.pool.lane(Key::Endpoint(picked.id), || {
-                outbound::endpoint_target(&service.name, &picked)
+                outbound::lane::endpoint_target(&service.name, &picked)
             });
             let attempt = Attempt {
                 head: &self.head,

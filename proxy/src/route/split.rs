@@ -9,7 +9,8 @@ use tracing::debug;
 use weft_policy::route::ServiceRef;
 
 use crate::cx::Cx;
-use crate::discovery::{Discovery, Service};
+use crate::discovery::Discovery;
+use crate::discovery::service::Service;
 use crate::reject::Reject;
 use crate::rotation::Rotation;
 

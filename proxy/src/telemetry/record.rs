@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use weft_policy::spiffe::SpiffeId;
 
 use super::tries::Try;
-use crate::discovery::ServiceName;
+use crate::discovery::service::ServiceName;
 
 /// Relative to the pod: from others to our app, or from our app to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -12,7 +12,7 @@ use super::record::{
     ConnectionFacts, DestinationFacts, Direction, End, RequestRecord, TcpRecord, TraceContext,
     Waits,
 };
-use crate::discovery::ServiceName;
+use crate::discovery::service::ServiceName;
 
 /// A POST over HTTP/2 that took what the moment took; inbound calls come from `web`, outbound ones go to `users`.
 pub(crate) fn request(direction: Direction) -> RequestRecord {

@@ -4,8 +4,8 @@ use tokio::time::Instant;
 use weft_policy::units::Share;
 
 use super::*;
-use crate::discovery::ServiceName;
 use crate::discovery::endpoint::Endpoints;
+use crate::discovery::service::ServiceName;
 
 /// At which second, and whether it was bad.
 type Outcomes<'a> = &'a [(u64, bool)];

@@ -12,7 +12,7 @@ use weft_policy::spiffe::{SpiffeId, TrustDomain};
 use super::ip;
 use super::session::Session;
 use crate::discovery::file::declared::{DeclaredEndpoint, DeclaredService};
-use crate::discovery::{AppProtocol, ServiceName};
+use crate::discovery::service::{AppProtocol, ServiceName};
 
 /// What the words do not say.
 #[derive(Debug)]

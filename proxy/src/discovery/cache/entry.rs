@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::discovery::LookupError;
 use crate::discovery::cache::Waiting;
 use crate::discovery::dns::Answer;
 use crate::discovery::endpoint::{Endpoint, Endpoints, Member};
-use crate::discovery::{LookupError, Service, ServiceName};
+use crate::discovery::service::{Service, ServiceName};
 
 #[derive(Debug)]
 pub(super) struct Entry {

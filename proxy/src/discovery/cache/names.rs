@@ -12,7 +12,8 @@ use crate::discovery::cache::entry::{Entry, State, retire};
 use crate::discovery::cache::{Held, Id, Question, Waiting};
 use crate::discovery::dns::{Answer, Failure};
 use crate::discovery::name::Key;
-use crate::discovery::{LookupError, Service, ServiceName, Shared};
+use crate::discovery::service::{Service, ServiceName};
+use crate::discovery::{LookupError, Shared};
 
 /// A lookup that is to be made, and its answer to be brought to [`Names::answered`].
 #[derive(Debug)]

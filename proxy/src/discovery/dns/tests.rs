@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::discovery::{Discovery, DiscoveryConfig, LookupError, Service};
+use crate::discovery::service::Service;
+use crate::discovery::{Discovery, DiscoveryConfig, LookupError};
 
 #[tokio::test]
 async fn addresses_become_endpoints_and_ipv4_is_preferred() {

@@ -28,9 +28,9 @@ use serde_saphyr::Spanned;
 use tokio::time::Instant;
 use weft_policy::spiffe::SpiffeId;
 
-use crate::discovery::AppProtocol;
-use crate::discovery::ServiceName;
 use crate::discovery::endpoint::Endpoint;
+use crate::discovery::service::AppProtocol;
+use crate::discovery::service::ServiceName;
 
 /// A service as the file has it, valid.
 #[derive(Debug)]

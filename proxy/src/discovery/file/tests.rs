@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::discovery::dns::DnsSource;
-use crate::discovery::{Discovery, DiscoveryConfig, Supply};
+use crate::discovery::supply::Supply;
+use crate::discovery::{Discovery, DiscoveryConfig};
 
 const ONE: &str = "services: [{name: orders, port: 80, endpoints: [{address: 10.0.0.1:80}]}]";
 const TWO: &str = "services: [{name: orders, port: 80, endpoints: [{address: 10.0.0.1:80}, {address: 10.0.0.2:80}]}]";

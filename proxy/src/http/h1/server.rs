@@ -6,16 +6,15 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 
 use bytes::Buf;
-use http::{Method, Request, Response, Version};
-use tokio::time::Duration;
+use http::{Request, Response, Version};
 
 use super::body::Incoming;
-use super::conn::{Conn, MAX_OUTPUT, Shared};
-use super::decode::Decoder;
-use super::encode::{self, After, Asked, Coding};
+use super::conn::{Conn, Shared};
+use super::decode::{Decoder, Framing};
+use super::encode::{After, Asked};
 use super::parse::{self, RequestHead};
 use crate::drain::Lifetime;
 use crate::http::Limits;
@@ -25,6 +24,9 @@ use crate::http::malformed::Malformed;
 use crate::http::timer::Timer;
 use crate::http::upgrade;
 use crate::reject::{Caller, Reject};
+
+mod answer;
+mod end;
 
 /// Why a connection was given up.
 #[derive(Debug, thiserror::Error)]
@@ -204,7 +206,7 @@ impl Server<'_> {
         })
     }
 
-    fn begin(&mut self, framing: super::decode::Framing, expects_continue: bool) -> Body {
+    fn begin(&mut self, framing: Framing, expects_continue: bool) -> Body {
         let mut conn = self.conn.borrow_mut();
         conn.decoder = Decoder::new(framing, self.limits);
         conn.owes_continue = expects_continue;
@@ -248,181 +250,6 @@ impl Server<'_> {
         })
         .await
     }
-
-    /// Writes the answer, as fast as the reader reads and no faster.
-    async fn answer(
-        &mut self,
-        head: &http::response::Parts,
-        body: &mut Body,
-        asked: Asked<'_>,
-    ) -> Result<After, ServeError> {
-        let (coding, after) =
-            encode::response(&mut self.conn.borrow_mut().output, head, body, asked);
-        let mut writer = Writer {
-            coding,
-            ended: coding == Coding::None && body.is_end(),
-            failed: None,
-        };
-        let limit = self.limits.idle_timeout;
-        self.timer.set(limit);
-        poll_fn(|cx| self.poll_answer(cx, &mut writer, body, limit)).await?;
-        Ok(after)
-    }
-
-    fn poll_answer(
-        &mut self,
-        cx: &mut Context<'_>,
-        writer: &mut Writer,
-        body: &mut Body,
-        limit: Duration,
-    ) -> Poll<Result<(), ServeError>> {
-        loop {
-            let waiting = writer.poll_fill(cx, &self.conn, body);
-            let conn = &mut *self.conn.borrow_mut();
-            let before = conn.output.len();
-            let flushed = conn.poll_flush(cx)?;
-            if before != conn.output.len() {
-                self.timer.set(limit);
-            }
-            if flushed.is_ready() && writer.ended {
-                return Poll::Ready(writer.outcome(conn));
-            }
-            if flushed.is_pending() || waiting {
-                if conn.decoder.is_done() {
-                    let _pending = conn.poll_gone(cx)?;
-                    if conn.eof && conn.io().secure() {
-                        return Poll::Ready(Err(ServeError::CutHeader));
-                    }
-                }
-                ready!(self.timer.poll(cx));
-                return Poll::Ready(Err(ServeError::Idle));
-            }
-        }
-    }
-
-    /// Writes the head that ends HTTP on this connection (RFC 9110 sections 7.8 and 9.3.6).
-    async fn switch(
-        &mut self,
-        head: &http::response::Parts,
-        upgraded: Box<upgrade::Upgraded>,
-        method: &Method,
-    ) -> Result<Next, ServeError> {
-        // What came before the answer was sent to HTTP, not to the new protocol; a reader that took it for the latter
-        // could be made to see a request that nobody judged.
-        let early = poll_fn(|cx| {
-            let conn = &mut *self.conn.borrow_mut();
-            let _now = conn.poll_gone(cx)?;
-            Poll::Ready(Ok::<_, std::io::Error>(conn.input.has_remaining()))
-        })
-        .await?;
-        if early && *method != Method::CONNECT {
-            return Err(ServeError::Malformed(Malformed::BytesBeforeUpgrade));
-        }
-        {
-            let out = &mut self.conn.borrow_mut().output;
-            let asked = Asked {
-                method,
-                version: Version::HTTP_11,
-                after: After::KeepAlive,
-            };
-            upgrade::put_head(out, head, asked);
-        }
-        poll_fn(|cx| self.conn.borrow_mut().poll_flush(cx)).await?;
-        Ok(Next::Tunnel(upgraded))
-    }
-
-    /// Tells the sender what was wrong, where it may still listen, and closes.
-    async fn refuse(
-        &mut self,
-        error: ServeError,
-        service: &impl Service,
-    ) -> Result<(), ServeError> {
-        let response = match &error {
-            ServeError::Malformed(malformed) => {
-                service.refuse(Reject::Malformed(*malformed), Caller::Http)
-            }
-            ServeError::HeaderTimeout => service.refuse(Reject::HeaderTimeout, Caller::Http),
-            ServeError::Io(_)
-            | ServeError::CutHeader
-            | ServeError::Idle
-            | ServeError::Answer(_) => return Err(error),
-        };
-        let (head, mut body) = response.into_parts();
-        let asked = Asked {
-            method: &Method::GET,
-            version: Version::HTTP_11,
-            after: After::Close,
-        };
-        self.answer(&head, &mut body, asked).await?;
-        self.close().await?;
-        Err(error)
-    }
-
-    /// Ends the connection so that the last answer arrives: first our end, then what the other side still sends is read
-    /// and dropped for a while (RFC 9112 section 9.6, "lingering" close).
-    async fn close(&mut self) -> Result<(), ServeError> {
-        let linger = poll_fn(|cx| {
-            let conn = &mut *self.conn.borrow_mut();
-            ready!(conn.poll_shutdown(cx))?;
-            let mut dropped = 0;
-            while !conn.eof && dropped < LINGER_BYTES {
-                conn.input.clear();
-                dropped += ready!(conn.poll_fill(cx))?;
-            }
-            Poll::Ready(Ok::<_, std::io::Error>(()))
-        });
-        // Whether the other side has heard it is no longer our business.
-        let _ended = tokio::time::timeout(LINGER, linger).await;
-        Ok(())
-    }
-}
-
-/// The state of an answer being written.
-struct Writer {
-    coding: Coding,
-    /// Nothing more will be encoded.
-    ended: bool,
-    /// The body broke off; what came before it is still written.
-    failed: Option<BodyError>,
-}
-
-impl Writer {
-    /// Encodes what the body has ready; tells whether it waits for the body.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, conn: &Shared, body: &mut Body) -> bool {
-        while !self.ended && conn.borrow().output.len() < MAX_OUTPUT {
-            let Poll::Ready(frame) = body.poll_frame(cx) else {
-                return true;
-            };
-            let out = &mut conn.borrow_mut().output;
-            match frame {
-                Some(Ok(frame)) => {
-                    self.ended = matches!(frame, crate::http::body::Frame::Trailers(_))
-                        && self.coding == Coding::Chunked;
-                    encode::frame(out, frame, self.coding);
-                }
-                Some(Err(error)) => {
-                    self.ended = true;
-                    self.failed = Some(error);
-                }
-                None => {
-                    self.ended = true;
-                    encode::end(out, self.coding);
-                }
-            }
-        }
-        false
-    }
-
-    /// How the answer ended. Where its end is that of the connection, one that broke off must not end in an orderly way.
-    fn outcome(&mut self, conn: &Conn) -> Result<(), ServeError> {
-        let Some(error) = self.failed.take() else {
-            return Ok(());
-        };
-        if self.coding == Coding::UntilClose {
-            crate::io::reset(conn.io());
-        }
-        Err(ServeError::Answer(error))
-    }
 }
 
 /// An answer of our own to a request whose body is unread ends the connection; one that streams may still read it.
@@ -454,6 +281,3 @@ fn take_head(conn: &mut Conn, limits: &Limits) -> Result<Option<RequestHead>, Se
         .map(Some)
         .map_err(ServeError::Malformed)
 }
-
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 256 * 1024;

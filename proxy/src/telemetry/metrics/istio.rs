@@ -11,7 +11,7 @@ use weft_policy::spiffe::SpiffeId;
 
 use super::cell::{Cell, Histogram, HistogramTotal, Key, Sum, hash_of};
 use super::open::Exemplar;
-use crate::discovery::ServiceName;
+use crate::discovery::service::ServiceName;
 use crate::telemetry::record::{
     ConnectionFacts, DestinationFacts, Direction, End, RequestRecord, TcpRecord,
 };

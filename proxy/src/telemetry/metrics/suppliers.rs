@@ -10,7 +10,9 @@ use super::table::{
     DISCOVERY_CONNECTED, DISCOVERY_UPDATES, DNS_LOOKUPS, DNS_NAMES, ENDPOINTS, IDENTITY_EXPIRY,
     IDENTITY_RENEWALS, SERVICES_UPDATES,
 };
-use crate::discovery::{Discovery, DiscoveryMetrics, Service};
+use crate::discovery::Discovery;
+use crate::discovery::counts::DiscoveryMetrics;
+use crate::discovery::service::Service;
 use crate::identity::Identities;
 
 /// Whether there is a control plane to be connected to; without one, being alone is no fault.
