@@ -91,7 +91,14 @@ impl Found {
         } else {
             // From the text, so that lines are known.
             self.looked_at += 1;
-            self.tell_all(file, Policy::parse(text, scope).err());
+            let mut problems = Policy::parse(text, scope).err().unwrap_or_default();
+            let layer = Layer::from_document(LayerKind::File, file, text, scope);
+            for problem in layer.err().into_iter().flatten() {
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+            self.tell_all(file, problems);
         }
     }
 
@@ -174,8 +181,8 @@ impl Found {
         }
     }
 
-    fn tell_all(&mut self, object: &str, problems: Option<Vec<Problem>>) {
-        for problem in problems.into_iter().flatten() {
+    fn tell_all(&mut self, object: &str, problems: Vec<Problem>) {
+        for problem in problems {
             match problem.line {
                 0 => self.tell(object, &problem.to_string()),
                 line => self.tell(&format!("{object}:{line}"), &problem.to_string()),

@@ -11,7 +11,7 @@ use crate::problem::Problem;
 use crate::read::Part;
 use crate::route::ServiceRef;
 use crate::scope::Scope;
-use crate::{CALLS_KEYS, Calls, Policy, short};
+use crate::{CALLS_KEYS, Calls, POD_KEYS, Policy, short};
 
 use self::merged::Merged;
 
@@ -129,9 +129,20 @@ impl Layer {
         document: Node,
         scope: &Scope,
     ) -> Result<Self, Vec<Problem>> {
-        let _good = Policy::read(&document, scope, Part::Layer)?;
-        if kind == LayerKind::Service {
-            only_calls(&document)?;
+        let read = Policy::read(&document, scope, Part::Layer);
+        let mut problems = read.err().unwrap_or_default();
+        problems.extend(match kind {
+            LayerKind::Service => only_calls(&document),
+            LayerKind::File => nothing_of_pods(&document),
+            LayerKind::Mesh
+            | LayerKind::Namespace
+            | LayerKind::Workload
+            | LayerKind::Pod
+            | LayerKind::Route
+            | LayerKind::Caller => Vec::new(),
+        });
+        if !problems.is_empty() {
+            return Err(problems);
         }
         let document = short::expanded(document);
         Ok(Self {
@@ -167,28 +178,33 @@ impl Layer {
     }
 }
 
-fn only_calls(document: &Node) -> Result<(), Vec<Problem>> {
+fn only_calls(document: &Node) -> Vec<Problem> {
+    let reason = format!(
+        "a Service says only how its callers call it ({}); write this on the pod or the workload",
+        CALLS_KEYS.join(", ")
+    );
+    refuse_keys(document, |key| !CALLS_KEYS.contains(&key), &reason)
+}
+
+/// A file is read by a proxy that runs already.
+fn nothing_of_pods(document: &Node) -> Vec<Problem> {
+    let reason =
+        "says how a pod is put together, which no proxy does; write it on the pod or the workload";
+    refuse_keys(document, |key| POD_KEYS.contains(&key), reason)
+}
+
+fn refuse_keys(document: &Node, is_foreign: impl Fn(&str) -> bool, reason: &str) -> Vec<Problem> {
     let Kind::Map(entries) = &document.kind else {
-        return Ok(());
+        return Vec::new();
     };
-    let foreign = entries
-        .iter()
-        .filter(|(key, _)| !CALLS_KEYS.contains(&key.as_str()));
-    let problems: Vec<Problem> = foreign
-        .map(|(key, node)| Problem {
-            path: key.clone(),
-            value: None,
-            reason: format!(
-                "a Service says only how its callers call it ({}); write this on the pod or the workload",
-                CALLS_KEYS.join(", ")
-            ),
-            line: node.line,
-        })
-        .collect();
-    match problems.is_empty() {
-        true => Ok(()),
-        false => Err(problems),
-    }
+    let foreign = entries.iter().filter(|(key, _)| is_foreign(key));
+    let problem = |(key, node): &(String, Node)| Problem {
+        path: key.clone(),
+        value: None,
+        reason: reason.to_owned(),
+        line: node.line,
+    };
+    foreign.map(problem).collect()
 }
 
 /// All layers merged.

@@ -297,6 +297,8 @@ const KEYS: &[&str] = &[
 const CALLS_KEYS: &[&str] = &[
     "timeout", "retry", "breaker", "balance", "pool", "routes", "fallback",
 ];
+/// Those that the injector reads when it makes a pod.
+const POD_KEYS: &[&str] = &["inject", "skip", "proxy"];
 const MAX_CALLERS: usize = 1000;
 const MAX_SERVICES: usize = 1000;
 

@@ -503,3 +503,26 @@ async fn policy_decides_at_once_what_is_sampled_and_masked() {
     pair.web.change_policy("trace: 1000/s").await;
     assert_eq!(flags().await, "01");
 }
+
+#[tokio::test]
+async fn the_collector_may_be_named_by_policy() {
+    let Some(jaeger) = Jaeger::start().await else {
+        return;
+    };
+    let app = last();
+    let mesh = Mesh::new();
+    let policy = format!("trace: {{sample: 100%, otlp: 'http://{}'}}", jaeger.http);
+    let users = mesh
+        .proxy("users")
+        .serves(80, app.address)
+        .policy(&policy)
+        .set("OTEL_BSP_SCHEDULE_DELAY", "20")
+        .start();
+    let (id, parent) = traceparent(80);
+    let mut client = Http1::connect(users.inbound).await;
+    let head = format!("GET / HTTP/1.1\r\nhost: users\r\ntraceparent: {parent}\r\n\r\n");
+    client.send(head).await;
+    assert_eq!(client.answer().await.status, StatusCode::OK);
+    let spans = jaeger.trace(&id, 1).await;
+    assert_eq!(hops(&spans), [("users", "SERVER")]);
+}

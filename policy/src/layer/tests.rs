@@ -176,3 +176,14 @@ fn what_is_wrong_only_as_a_whole_is_found() {
         "{problems:?}"
     );
 }
+
+#[test]
+fn a_file_says_nothing_of_how_a_pod_is_put_together() {
+    let text =
+        "inject: disabled\nskip: {outbound-ports: [5432]}\nproxy: {workers: 2}\ntimeout: 1s\n";
+    let refused = Layer::from_document(LayerKind::File, "policy.yaml", text, &scope()).unwrap_err();
+    let paths: Vec<&str> = refused.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!(paths, ["inject", "skip", "proxy"]);
+    assert!(refused[0].to_string().contains("write it on the pod"));
+    let _taken = layer(LayerKind::Pod, text);
+}
