@@ -2,7 +2,6 @@
 //!
 //! A guard, so that no way out of the request path can forget to tell it.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -13,8 +12,9 @@ use tokio::time::{Duration, Instant};
 use crate::balance::{Outcome, Picked};
 use crate::cx::Cx;
 use crate::filter::{Passed, trace};
-use crate::http::body::Body;
+use crate::http::body::{Body, Counted};
 use crate::http::grpc;
+use crate::http::grpc::messages::Messages;
 use crate::reject::{Caller, Reject};
 use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::record::{
@@ -27,7 +27,9 @@ pub(crate) struct Exchange {
     record: RequestRecord,
     telemetry: Rc<WorkerTelemetry>,
     /// `None` where the request has no body.
-    request_bytes: Option<Rc<Cell<u64>>>,
+    request_bytes: Option<Rc<Counted>>,
+    /// Of the answer; `None` where it is no gRPC call.
+    messages: Option<Messages>,
     /// Counts as pending on its endpoint until the answer is complete.
     picked: Option<Picked>,
     passed: Passed,
@@ -38,7 +40,9 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Begins the record, and continues or begins the trace in the request's headers.
     pub(crate) fn begin(cx: &Cx, request: &mut Request<Body>) -> Box<Self> {
-        let request_bytes = request.body_mut().count();
+        let grpc = request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers());
+        let messages = grpc.then(Messages::default);
+        let request_bytes = request.body_mut().count(messages);
         let trace = trace::continue_or_begin(request.headers_mut(), &cx.worker.sampler);
         let chain = cx.worker.telemetry.chain();
         let direction = cx.facts.direction;
@@ -58,7 +62,7 @@ impl Exchange {
             host: headers.get(HOST).cloned(),
             user_agent: headers.get(USER_AGENT).cloned(),
             version: request.version(),
-            grpc: request.version() == Version::HTTP_2 && grpc::is_grpc(headers),
+            grpc,
             start: Instant::now(),
             started: SystemTime::now(),
             status: None,
@@ -70,6 +74,8 @@ impl Exchange {
             breaks_trace,
             request_bytes: 0,
             response_bytes: 0,
+            request_messages: 0,
+            response_messages: 0,
             waits: Waits::default(),
             first_byte: None,
             upgraded: false,
@@ -79,6 +85,7 @@ impl Exchange {
             record,
             telemetry: Rc::clone(&cx.worker.telemetry),
             request_bytes,
+            messages,
             picked: None,
             passed: Passed::default(),
             continued,
@@ -187,8 +194,11 @@ impl Exchange {
     }
 
     /// Counts bytes of the answer.
-    pub(crate) fn answered_bytes(&mut self, count: usize) {
-        self.record.response_bytes += count as u64;
+    pub(crate) fn answered(&mut self, data: &[u8]) {
+        self.record.response_bytes += data.len() as u64;
+        if let Some(messages) = &mut self.messages {
+            messages.see(data);
+        }
     }
 
     /// Reads the trailers of the answer.
@@ -213,7 +223,7 @@ impl Exchange {
 
     /// The answer became a tunnel, which has ended.
     pub(crate) fn tunnelled(&mut self, sent: u64, received: u64) {
-        self.request_bytes = Some(Rc::new(Cell::new(sent)));
+        self.request_bytes = Some(Rc::new(Counted::bytes(sent)));
         self.record.response_bytes = received;
         self.record.upgraded = true;
         self.record.end = End::Complete;
@@ -222,7 +232,11 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.record.request_bytes = self.request_bytes.as_ref().map_or(0, |count| count.get());
+        if let Some(counted) = &self.request_bytes {
+            self.record.request_bytes = counted.bytes.get();
+            self.record.request_messages = counted.messages();
+        }
+        self.record.response_messages = self.messages.map_or(0, |messages| messages.count());
         if self.continued {
             self.telemetry.chain().served();
         }

@@ -36,7 +36,7 @@ use crate::reject::Reject;
 use crate::retry::exhausted::Exhausted;
 use crate::telemetry::metrics::collect::{Metrics, as_f64};
 use crate::telemetry::metrics::table::{
-    CONCURRENCY, IN_FLIGHT, JWT_KEYS, POLICY_REJECTED, POLICY_VERSION,
+    BUDGET_SPENT, CONCURRENCY, IN_FLIGHT, JWT_KEYS, POLICY_REJECTED, POLICY_VERSION,
 };
 
 /// The policy in force; clones share it.
@@ -178,6 +178,10 @@ impl Policies {
             move || as_f64(count(&policies))
         };
         metrics.read_from(POLICY_VERSION.at(&[]), policies(Self::version));
+        metrics.read_from(
+            BUDGET_SPENT.at(&[]),
+            policies(|own| own.0.kept.calls.budget_refusals()),
+        );
         metrics.read_from(POLICY_REJECTED.at(&[]), policies(Self::rejected));
     }
 

@@ -40,7 +40,11 @@ impl Shop {
             response
         });
         let bytes = tcp_echo();
-        let orders = mesh.proxy("orders").serves(80, app.address).start();
+        let orders = mesh
+            .proxy("orders")
+            .serves(80, app.address)
+            .policy("rate-limit: 10000/s")
+            .start();
         let db = mesh.proxy("db").serves(5432, bytes.address).start();
         let nobody = std::net::TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())

@@ -39,6 +39,30 @@ impl Change {
     }
 }
 
+/// What a breaker lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// All.
+    Closed,
+    /// Nothing, or a probe that is due and nobody has made yet.
+    Open,
+    /// The probe that runs.
+    HalfOpen,
+}
+
+impl Position {
+    pub(crate) const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// As the metric has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
 /// The breaker of one endpoint. Times are since the endpoint was first seen.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -56,6 +80,14 @@ impl State {
     /// Whether traffic flows.
     pub(crate) fn is_closed(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == CLOSED
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        match self.phase.load(Ordering::Relaxed) {
+            CLOSED => Position::Closed,
+            HALF_OPEN => Position::HalfOpen,
+            _until => Position::Open,
+        }
     }
 
     /// Whether one more success changes nothing.

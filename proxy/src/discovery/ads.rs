@@ -124,6 +124,7 @@ impl Ads {
             shared,
             asked,
         };
+        ads.shared.metrics.set_mesh_connected(false);
         ads.restore();
         ads
     }

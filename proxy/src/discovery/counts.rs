@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
 /// What discovery counts since the start of the process.
 #[derive(Debug, Default)]
 pub(crate) struct DiscoveryMetrics {
@@ -13,6 +16,8 @@ pub(crate) struct DiscoveryMetrics {
     pub(super) mesh_updates: AtomicU64,
     pub(super) mesh_rejected: AtomicU64,
     pub(super) mesh_connected: AtomicBool,
+    /// When the control plane was last heard of, or waiting for it began.
+    mesh_heard: Mutex<Option<Instant>>,
 }
 
 impl DiscoveryMetrics {
@@ -25,7 +30,17 @@ impl DiscoveryMetrics {
     }
 
     pub(super) fn set_mesh_connected(&self, connected: bool) {
+        *self.mesh_heard.lock() = Some(Instant::now());
         self.mesh_connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// How long the control plane has been away; 0 while it is connected (a gauge).
+    pub(crate) fn mesh_age_seconds(&self) -> u64 {
+        if self.mesh_connected.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let heard = *self.mesh_heard.lock();
+        heard.map_or(0, |heard| heard.elapsed().as_secs())
     }
 
     /// Updates from the control plane that took effect.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::Duration;
 
+use super::grpc::messages::Messages;
 use super::h1;
 use super::h2;
 use super::malformed::Malformed;
@@ -73,9 +74,40 @@ enum Watch {
     #[default]
     Nobody,
     /// Counts the bytes of a request, and lets no more than `max` pass.
-    Count { count: Rc<Cell<u64>>, max: u64 },
+    Count { counted: Rc<Counted>, max: u64 },
     /// Counts the bytes of an answer, and ends the exchange with it.
     Exchange(Box<Exchange>),
+}
+
+/// What has passed of a request's body.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) bytes: Cell<u64>,
+    /// `None` where it is no gRPC call's.
+    messages: Option<Cell<Messages>>,
+}
+
+impl Counted {
+    /// So many bytes, which were no messages.
+    pub(crate) fn bytes(count: u64) -> Self {
+        Self {
+            bytes: Cell::new(count),
+            messages: None,
+        }
+    }
+
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.as_ref().map_or(0, |seen| seen.get().count())
+    }
+
+    fn see(&self, data: &[u8]) {
+        self.bytes.set(self.bytes.get() + data.len() as u64);
+        if let Some(messages) = &self.messages {
+            let mut seen = messages.get();
+            seen.see(data);
+            messages.set(seen);
+        }
+    }
 }
 
 impl Body {
@@ -84,17 +116,20 @@ impl Body {
         Source::Empty.into()
     }
 
-    /// Counts the bytes of this request body, if it can have any.
-    pub(crate) fn count(&mut self) -> Option<Rc<Cell<u64>>> {
+    /// Counts the bytes of this request body, if it can have any, and its `messages` if it is a gRPC call's.
+    pub(crate) fn count(&mut self, messages: Option<Messages>) -> Option<Rc<Counted>> {
         if matches!(self.source, Source::Empty) {
             return None;
         }
-        let count = Rc::<Cell<u64>>::default();
+        let counted = Rc::new(Counted {
+            bytes: Cell::new(0),
+            messages: messages.map(Cell::new),
+        });
         self.watch = Watch::Count {
-            count: Rc::clone(&count),
+            counted: Rc::clone(&counted),
             max: u64::MAX,
         };
-        Some(count)
+        Some(counted)
     }
 
     /// Fails this request body, which is counted, at the first byte beyond `limit`.
@@ -208,14 +243,14 @@ impl Watch {
         match (self, frame) {
             (Self::Nobody, _)
             | (Self::Count { .. }, None | Some(Err(_) | Ok(Frame::Trailers(_)))) => {}
-            (Self::Count { count, max }, Some(Ok(Frame::Data(data)))) => {
-                count.set(count.get() + data.len() as u64);
-                if count.get() > *max {
+            (Self::Count { counted, max }, Some(Ok(Frame::Data(data)))) => {
+                counted.see(data);
+                if counted.bytes.get() > *max {
                     return Err(BodyError::TooLarge);
                 }
             }
             (Self::Exchange(exchange), Some(Ok(Frame::Data(data)))) => {
-                exchange.answered_bytes(data.len());
+                exchange.answered(data);
             }
             (Self::Exchange(exchange), Some(Ok(Frame::Trailers(trailers)))) => {
                 exchange.trailers(trailers);

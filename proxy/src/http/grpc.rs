@@ -1,5 +1,7 @@
 //! gRPC over HTTP/2: who is a gRPC caller, and what a status is called.
 
+pub(crate) mod messages;
+
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;

@@ -32,6 +32,14 @@ pub(crate) struct Kept {
     budgets: parking_lot::Mutex<std::collections::HashMap<Option<ServiceRef>, Arc<Budget>>>,
 }
 
+impl Kept {
+    /// Retries that were not made because a budget was spent.
+    pub(crate) fn budget_refusals(&self) -> u64 {
+        let budgets = self.budgets.lock();
+        budgets.values().map(|budget| budget.refused()).sum()
+    }
+}
+
 impl CallPolicy {
     /// Makes `calls` ready; `namespace` is our own.
     pub(crate) fn new(

@@ -19,6 +19,8 @@ pub(crate) struct Budget {
     began: Instant,
     /// Milliseconds after `began` up to which was credited, plus [`RESERVE_MS`]: so the first question finds a reserve.
     credited: AtomicU64,
+    /// How often it was asked in vain.
+    refused: AtomicU64,
 }
 
 impl Budget {
@@ -28,6 +30,7 @@ impl Budget {
             balance: AtomicI64::new(0),
             began: now,
             credited: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -44,7 +47,15 @@ impl Budget {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| {
                 (balance >= RETRY).then_some(balance - RETRY)
             });
+        if taken.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
         taken.is_ok()
+    }
+
+    /// How many retries it did not have.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Whoever moves the clock credits what has come since; for the others of the same millisecond it waits.

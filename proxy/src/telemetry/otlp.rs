@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use self::exporter::{ExportError, Exporter};
 use super::entry::Entry;
 use super::live::Live;
-use super::metrics::collect::{Metrics, Number};
+use super::metrics::collect::{Metrics, Number, as_f64};
 use super::metrics::table;
 use crate::config::otel::{Batch, Otel};
 
@@ -47,6 +47,13 @@ impl Spans {
             );
         };
         let (queue, entries) = mpsc::channel(config.batch.queue);
+        // Weak, so that the queue ends with those who fill it.
+        let looked_at = queue.downgrade();
+        metrics.read_from(table::SPANS_QUEUED.at(&[]), move || {
+            let queue = looked_at.upgrade();
+            let waiting = queue.map_or(0, |queue| queue.max_capacity() - queue.capacity());
+            as_f64(waiting as u64)
+        });
         let export = Export {
             entries,
             batch: config.batch,

@@ -82,6 +82,9 @@ pub(crate) struct RequestRecord {
     pub(crate) breaks_trace: bool,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// Of a gRPC call.
+    pub(crate) request_messages: u64,
+    pub(crate) response_messages: u64,
     pub(crate) waits: Waits,
     /// From `start` to the head of the answer.
     pub(crate) first_byte: Option<Duration>,

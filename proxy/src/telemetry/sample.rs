@@ -44,6 +44,8 @@ pub(crate) fn request(direction: Direction) -> RequestRecord {
         breaks_trace: false,
         request_bytes: 12,
         response_bytes: 3400,
+        request_messages: 0,
+        response_messages: 0,
         waits: Waits::default(),
         first_byte: Some(Duration::from_micros(1500)),
         upgraded: false,

@@ -184,21 +184,29 @@ impl Sums {
         table::ALL.iter().filter_map(family).collect()
     }
 
-    fn requests(&self) -> [MetricFamily; 4] {
+    fn requests(&self) -> Vec<MetricFamily> {
         let (mut count, mut duration, mut sent, mut received) = (vec![], vec![], vec![], vec![]);
+        let (mut asked, mut answered) = (vec![], vec![]);
         for (series, totals) in self.families.requests.totals() {
             let labels = pairs(&labels::of_request(&self.own, &series));
             duration.push(histogram(labels.clone(), &totals.duration));
             sent.push(histogram(labels.clone(), &totals.request_bytes));
             received.push(histogram(labels.clone(), &totals.response_bytes));
+            if series.grpc {
+                asked.push(counter(labels.clone(), as_f64(totals.request_messages)));
+                answered.push(counter(labels.clone(), as_f64(totals.response_messages)));
+            }
             count.push(counter(labels, as_f64(totals.count)));
         }
         let [requests, durations, request_bytes, response_bytes] = labels::REQUESTS;
-        [
+        let [request_messages, response_messages] = labels::MESSAGES;
+        vec![
             istio(requests, MetricType::COUNTER, count),
             istio(durations, MetricType::HISTOGRAM, duration),
             istio(request_bytes, MetricType::HISTOGRAM, sent),
             istio(response_bytes, MetricType::HISTOGRAM, received),
+            istio(request_messages, MetricType::COUNTER, asked),
+            istio(response_messages, MetricType::COUNTER, answered),
         ]
     }
 

@@ -203,6 +203,8 @@ pub(super) struct RequestCells {
     duration: Histogram,
     request_bytes: Histogram,
     response_bytes: Histogram,
+    request_messages: Cell,
+    response_messages: Cell,
     /// The last sampled request; only such a one takes the lock.
     exemplar: Mutex<Option<Exemplar>>,
 }
@@ -224,6 +226,10 @@ impl RequestCells {
             .observe(record.request_bytes.saturating_mul(1000));
         self.response_bytes
             .observe(record.response_bytes.saturating_mul(1000));
+        if record.grpc {
+            self.request_messages.add(record.request_messages);
+            self.response_messages.add(record.response_messages);
+        }
     }
 }
 
@@ -234,6 +240,9 @@ pub(super) struct RequestTotals {
     pub(super) duration: HistogramTotal,
     pub(super) request_bytes: HistogramTotal,
     pub(super) response_bytes: HistogramTotal,
+    /// Of gRPC calls.
+    pub(super) request_messages: u64,
+    pub(super) response_messages: u64,
     /// The newest.
     pub(super) exemplar: Option<Exemplar>,
 }
@@ -246,6 +255,8 @@ impl Sum for RequestCells {
         self.duration.add_to(&mut total.duration);
         self.request_bytes.add_to(&mut total.request_bytes);
         self.response_bytes.add_to(&mut total.response_bytes);
+        self.request_messages.add_to(&mut total.request_messages);
+        self.response_messages.add_to(&mut total.response_messages);
         let exemplar = *self.exemplar.lock();
         let newest = total.exemplar.into_iter().chain(exemplar);
         total.exemplar = newest.max_by_key(|exemplar| exemplar.at);
@@ -368,16 +379,28 @@ pub(crate) fn response_flags(reject: Option<&'static str>, end: End) -> &'static
 /// Envoy's flag for a label of `reject.rs`, or for a word about a broken TCP connection.
 fn flags_of(reason: &'static str) -> &'static str {
     match reason {
-        "unknown_service" | "unknown_destination" | "no_app" | "loop" => "NR",
-        "no_endpoint" => "UH",
+        "unknown_service"
+        | "unknown_destination"
+        | "no_app"
+        | "loop"
+        | "egress_denied"
+        | "discovery_away"
+        | "original_destination"
+        | "not_http" => "NR",
+        "no_endpoint" | "breaker_open" => "UH",
         "connect" | "connect_timeout" | "app_gone" | "handshake" | "wrong_identity"
         | "no_identity" => "UF",
-        "pool_full" => "UO",
-        "upstream_reset" | "reset" => "UR",
+        "pool_full" | "overloaded" | "connection_limit" => "UO",
+        "timeout_request" | "timeout_try" | "deadline" => "UT",
+        "rate_limited" => "RL",
+        "fault_abort" => "FI",
+        "upstream_reset" | "reset" | "upstream_cancelled" => "UR",
         "upstream_closed" => "UC",
         "upstream_malformed" => "UPE",
         "request_body" => "DC",
-        "idle" | "header_timeout" => "SI",
+        "idle" | "header_timeout" | "body_timeout" => "SI",
+        "plaintext" => "UAEX",
+        _ if ["jwt_", "authz_"].iter().any(|of| reason.starts_with(of)) => "UAEX",
         // What is left is a fault in the caller's message.
         _ => "DPE",
     }

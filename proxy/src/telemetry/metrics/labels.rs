@@ -29,6 +29,18 @@ pub(super) const REQUESTS: [(&str, &str); 4] = [
     ("istio_response_bytes", "Size of response bodies."),
 ];
 
+/// Names and help of the metrics of gRPC calls.
+pub(super) const MESSAGES: [(&str, &str); 2] = [
+    (
+        "istio_request_messages_total",
+        "Messages that callers sent in gRPC calls.",
+    ),
+    (
+        "istio_response_messages_total",
+        "Messages that callers got in gRPC calls.",
+    ),
+];
+
 /// Names and help of the metrics of opaque connections.
 pub(super) const TCP: [(&str, &str); 4] = [
     (

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use super::collect::{Metrics, as_f64};
 use super::table::{
-    DISCOVERY_CONNECTED, DISCOVERY_UPDATES, DNS_LOOKUPS, DNS_NAMES, ENDPOINTS, IDENTITY_EXPIRY,
-    IDENTITY_RENEWALS, SERVICES_UPDATES,
+    BREAKER_STATES, DISCOVERY_AGE, DISCOVERY_CONNECTED, DISCOVERY_UPDATES, DNS_LOOKUPS, DNS_NAMES,
+    ENDPOINTS, IDENTITY_EXPIRY, IDENTITY_RENEWALS, SERVICES_UPDATES,
 };
+use crate::balance::breaker::Position;
 use crate::discovery::Discovery;
 use crate::discovery::counts::DiscoveryMetrics;
 use crate::discovery::service::Service;
@@ -55,6 +56,10 @@ impl Metrics {
                 DISCOVERY_CONNECTED.at(&[]),
                 read(DiscoveryMetrics::mesh_connected),
             );
+            self.read_from(
+                DISCOVERY_AGE.at(&[]),
+                read(DiscoveryMetrics::mesh_age_seconds),
+            );
         }
         let endpoints = |available: bool| {
             let discovery = discovery.clone();
@@ -62,6 +67,12 @@ impl Metrics {
         };
         self.read_from(ENDPOINTS.at(&["available"]), endpoints(true));
         self.read_from(ENDPOINTS.at(&["taken_out"]), endpoints(false));
+        for state in Position::ALL {
+            let discovery = discovery.clone();
+            self.read_from(BREAKER_STATES.at(&[state.as_str()]), move || {
+                as_f64(breakers(&discovery, state))
+            });
+        }
         self.read_from(
             DNS_LOOKUPS.at(&["failed"]),
             read(DiscoveryMetrics::dns_failures),
@@ -89,6 +100,18 @@ fn endpoints(discovery: &Discovery, available: bool) -> u64 {
         let counted = members
             .iter()
             .filter(|member| member.endpoint.is_available(now) == available);
+        counted.count() as u64
+    };
+    discovery.services().iter().map(count).sum()
+}
+
+/// Breakers of the endpoints of the services we know, that are in this state.
+fn breakers(discovery: &Discovery, state: Position) -> u64 {
+    let count = |service: &Arc<Service>| {
+        let members = service.endpoints();
+        let counted = members
+            .iter()
+            .filter(|member| member.endpoint.breaker.position() == state);
         counted.count() as u64
     };
     discovery.services().iter().map(count).sum()

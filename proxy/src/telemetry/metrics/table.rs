@@ -48,7 +48,9 @@ metrics! {
     AUTHZ_AUDIT: Counter "weft_authz_audit_total" ["reason"] "Requests and connections that the rules would have refused, but authz.mode is audit.";
     JWT_KEYS: Counter "weft_jwt_key_reads_total" ["result"] "Readings of token issuers' keys, from files and URLs.";
     BREAKERS: Counter "weft_breaker_changes_total" ["to"] "Circuit breakers of endpoints that opened or closed.";
+    BREAKER_STATES: Gauge "weft_breakers" ["state"] "Circuit breakers of the endpoints that we know, by state.";
     RETRIES: Counter "weft_retries_total" ["reason"] "Further attempts at a request.";
+    BUDGET_SPENT: Counter "weft_retry_budget_spent_total" [] "Retries that were not made because the budget of their service was spent.";
     MIRRORED: Counter "weft_mirrored_total" ["result"] "Copies of requests that routes asked for, by what became of them.";
     POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections that are open, and of these HTTP/1 ones that are idle.";
     IDENTITY_EXPIRY: Gauge "weft_identity_expiry_seconds" [] "Unix time at which our leaf expires; 0 without one.";
@@ -58,10 +60,12 @@ metrics! {
     SERVICES_UPDATES: Counter "weft_services_updates_total" ["result"] "Updates of the services file.";
     DISCOVERY_UPDATES: Counter "weft_discovery_updates_total" ["result"] "Updates from the control plane.";
     DISCOVERY_CONNECTED: Gauge "weft_discovery_connected" [] "1 while the control plane is connected.";
+    DISCOVERY_AGE: Gauge "weft_discovery_age_seconds" [] "How long the control plane has been away; 0 while it is connected.";
     ENDPOINTS: Gauge "weft_endpoints" ["state"] "Endpoints of the services that we know, by whether they may be called.";
     DNS_LOOKUPS: Counter "weft_dns_lookups_total" ["result"] "Names that were looked up in DNS.";
     DNS_NAMES: Gauge "weft_dns_names" [] "Names that are held from DNS.";
     TRACE_BROKEN: Counter "weft_trace_broken_total" [] "Calls of our app that began a trace while it served requests with one.";
+    SPANS_QUEUED: Gauge "weft_trace_queue_entries" [] "Sampled requests whose spans wait to be sent.";
     SPANS_DROPPED: Counter "weft_trace_spans_dropped_total" ["reason"] "Sampled spans that never reached the collector.";
     SPANS_EXPORTED: Counter "weft_trace_spans_exported_total" [] "Spans that the collector has taken.";
     LOG_DROPPED: Counter "weft_access_log_dropped_total" [] "Lines of the access log that were lost because it is read too slowly.";

@@ -174,6 +174,7 @@ fn a_request_has_istios_labels() {
     worker.request(&record);
     record.grpc = true;
     record.grpc_status = Some(14);
+    (record.request_messages, record.response_messages) = (3, 2);
     record.reject = Some("connect");
     record.end = End::Rejected;
     worker.request(&record);
@@ -222,6 +223,11 @@ fn a_request_has_istios_labels() {
         ("response_flags", "UF"),
     ];
     assert_eq!(value(&lines, name, &grpc), 1.0);
+    let messages = |name| value(&lines, name, &grpc);
+    assert_eq!(messages("istio_request_messages_total"), 3.0);
+    assert_eq!(messages("istio_response_messages_total"), 2.0);
+    let http = [("request_protocol", "http")];
+    assert!(find(&lines, "istio_request_messages_total", &http).is_none());
     let nowhere = [
         ("destination_service", "unknown"),
         ("response_code", "0"),
@@ -242,6 +248,32 @@ fn a_request_has_istios_labels() {
         ),
         1.0
     );
+}
+
+#[test]
+fn a_refusal_has_the_flag_that_dashboards_know() {
+    let rows = [
+        ("rate_limited", "RL"),
+        ("jwt_expired", "UAEX"),
+        ("authz_denied", "UAEX"),
+        ("plaintext", "UAEX"),
+        ("timeout_request", "UT"),
+        ("timeout_try", "UT"),
+        ("deadline", "UT"),
+        ("breaker_open", "UH"),
+        ("no_endpoint", "UH"),
+        ("overloaded", "UO"),
+        ("pool_full", "UO"),
+        ("fault_abort", "FI"),
+        ("egress_denied", "NR"),
+        ("connect", "UF"),
+        ("upstream_reset", "UR"),
+        ("te_and_cl", "DPE"),
+    ];
+    for (reason, want) in rows {
+        let flags = istio::response_flags(Some(reason), End::Rejected);
+        assert_eq!(flags, want, "{reason}");
+    }
 }
 
 #[test]
@@ -487,7 +519,8 @@ fn the_documented_metrics_are_the_ones_in_the_code() {
         let known = code.insert(metric.name, metric.labels.join(", "));
         assert!(known.is_none(), "{} twice", metric.name);
     }
-    for (name, _) in labels::REQUESTS.into_iter().chain(labels::TCP) {
+    let requests = labels::REQUESTS.into_iter().chain(labels::MESSAGES);
+    for (name, _) in requests.chain(labels::TCP) {
         code.insert(name, "see below".to_owned());
     }
     code.insert(gateway::REQUESTS.0, "method, route, status".to_owned());
