@@ -28,6 +28,9 @@ Usage: cargo run --release -p weft-bench -- [options]
                           Weft with none of them, and nobody else unless --peers says so; 9 rounds unless --rounds says so
   --telemetry WHAT        Weft with metrics and with 1%, 100% or none of its requests traced (`1%`, `100%`, `metrics`), beside Weft
                           with neither, and nobody else unless --peers says so; 9 rounds unless --rounds says so
+  --instructions          counts instructions under valgrind's callgrind in place of time, which other work on the machine does not
+                          change: Weft alone unless --peers, --policy, --telemetry or --weft-old say so; 4 connections and 3 rounds
+                          unless written
   --json FILE             writes everything measured, round by round
   --weft-proxy PATH       a built weft-proxy (else cargo builds it)
   --weft-old PATH         a second weft-proxy, measured beside it as `weft-old`
@@ -70,6 +73,8 @@ pub(crate) struct Settings {
     pub policy: Policy,
     /// What is traced, as `WEFT_TRACE_SAMPLE` has it, of Weft beside Weft without telemetry.
     pub telemetry: Option<&'static str>,
+    /// Instructions are counted.
+    pub instructions: bool,
     pub json: Option<PathBuf>,
     pub weft_proxy: Option<PathBuf>,
     pub weft_old: Option<PathBuf>,
@@ -111,6 +116,7 @@ impl Default for Settings {
             peers: Vec::new(),
             policy: Policy::None,
             telemetry: None,
+            instructions: false,
             json: None,
             weft_proxy: None,
             weft_old: None,
@@ -130,6 +136,7 @@ impl Settings {
             match option {
                 "--quick" => settings.quicken(),
                 "--keep" => settings.keep = true,
+                "--instructions" => settings.instructions = true,
                 _ => {
                     let value = words
                         .next()
@@ -146,22 +153,38 @@ impl Settings {
 
     /// A ratio between two of our own needs more rounds than one to a peer, and no peers.
     fn pair(&mut self, given: &[&str]) {
-        if self.policy == Policy::Full {
+        let pair = match (self.policy, self.telemetry) {
+            (_, Some("always")) => Some(["weft-traced", "weft-silent"]),
+            (_, Some(_)) => Some(["weft-telling", "weft-silent"]),
+            (Policy::Full, None) => Some(["weft-full", "weft"]),
+            (Policy::None, None) => None,
+        };
+        if let Some(pair) = pair {
             if !given.contains(&"--peers") {
-                self.peers = vec!["weft-full".to_owned(), "weft".to_owned()];
+                self.peers = pair.map(str::to_owned).to_vec();
             }
             if !given.contains(&"--rounds") {
                 self.rounds = PAIRS;
             }
         }
-        if self.telemetry.is_some() {
-            if !given.contains(&"--peers") {
-                self.peers = vec!["weft-telling".to_owned(), "weft-silent".to_owned()];
-            }
-            if !given.contains(&"--rounds") {
-                self.rounds = PAIRS;
-            }
+        if self.instructions {
+            self.count(given);
         }
+    }
+
+    /// Counting is slow and repeatable: fewer rounds of fewer requests tell as much.
+    fn count(&mut self, given: &[&str]) {
+        if self.peers.is_empty() {
+            self.peers = vec!["weft".to_owned(), "weft-old".to_owned()];
+        }
+        if !given.contains(&"--connections") {
+            self.connections = 4;
+        }
+        if !given.contains(&"--rounds") {
+            self.rounds = 3;
+        }
+        // What is not counted by the load generator would still be counted of the proxies.
+        self.warm_up = Duration::ZERO;
     }
 
     fn quicken(&mut self) {
@@ -272,6 +295,17 @@ mod tests {
             parse(&["--policy", "full", "--rounds", "3", "--peers", "weft,envoy"]).unwrap();
         assert_eq!(settings.rounds, 3);
         assert!(settings.wants("envoy"));
+    }
+
+    #[test]
+    fn counting_is_of_weft_alone_unless_told_otherwise() {
+        let settings = parse(&["--instructions"]).unwrap();
+        assert_eq!((settings.rounds, settings.connections), (3, 4));
+        assert!(settings.wants("weft") && !settings.wants("envoy"));
+        let settings =
+            parse(&["--policy", "full", "--instructions", "--connections", "1"]).unwrap();
+        assert_eq!((settings.rounds, settings.connections), (3, 1));
+        assert!(settings.wants("weft-full") && settings.warm_up.is_zero());
     }
 
     #[test]

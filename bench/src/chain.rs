@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::time::{Instant, sleep};
 
+use crate::args::Settings;
 use crate::load::{self, Entry, Protocol};
 use crate::peer::Peer;
 use crate::pki::Pki;
@@ -20,6 +21,8 @@ pub(crate) struct Site {
     app: App,
     pki: Pki,
     scratch: Scratch,
+    /// Instructions are counted.
+    counted: bool,
 }
 
 /// What a peer needs to know to configure its two proxies.
@@ -78,7 +81,11 @@ impl Chain {
             return Ok(None);
         };
         let start = |(place, mut command): (usize, Command)| {
-            Process::start(&mut command, &dir.join(format!("{place}.log")))
+            let log = dir.join(format!("{place}.log"));
+            match site.counted {
+                true => Process::start_counted(&command, &log),
+                false => Process::start(&mut command, &log),
+            }
         };
         let proxies = commands
             .into_iter()
@@ -92,14 +99,18 @@ impl Chain {
             proxies,
         };
         chain
-            .wait_until_ready()
+            .wait_until_ready(if site.counted {
+                COUNTED_WITHIN
+            } else {
+                READY_WITHIN
+            })
             .await
             .with_context(|| format!("start {} for {}", peer.name, protocol.title()))?;
         Ok(Some(chain))
     }
 
-    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
+    async fn wait_until_ready(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
         loop {
             for proxy in &mut self.proxies {
                 proxy.check_alive()?;
@@ -129,13 +140,14 @@ impl Chain {
 }
 
 impl Site {
-    /// Starts the app and writes the certificates; `keep` leaves the directory behind, for a look at logs.
-    pub(crate) fn start(keep: bool) -> anyhow::Result<Self> {
-        let scratch = Scratch::create(keep)?;
+    /// Starts the app and writes the certificates.
+    pub(crate) fn start(settings: &Settings) -> anyhow::Result<Self> {
+        let scratch = Scratch::create(settings.keep)?;
         Ok(Self {
             app: App::start()?,
             pki: Pki::create(&scratch.dir)?,
             scratch,
+            counted: settings.instructions,
         })
     }
 }
@@ -218,3 +230,5 @@ pub(crate) fn free_addresses<const N: usize>() -> std::io::Result<[SocketAddr; N
 }
 
 const READY_WITHIN: Duration = Duration::from_secs(15);
+/// Under callgrind everything takes some fifty times as long.
+const COUNTED_WITHIN: Duration = Duration::from_secs(180);

@@ -125,9 +125,9 @@ pub(crate) async fn probe(protocol: Protocol, entry: &Entry) -> anyhow::Result<(
             }
         }
     };
-    timeout(Duration::from_secs(2), LocalSet::new().run_until(one))
+    timeout(Duration::from_secs(10), LocalSet::new().run_until(one))
         .await
-        .context("no answer within 2 s")?
+        .context("no answer within 10 s")?
 }
 
 fn say(line: &str) -> std::io::Result<()> {

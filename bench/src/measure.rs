@@ -42,6 +42,8 @@ pub(crate) struct Measured {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Round {
     pub cpu: Vec<Duration>,
+    /// `None` where they are not counted.
+    pub instructions: Option<Vec<u64>>,
     pub load: Outcome,
 }
 
@@ -58,6 +60,12 @@ impl Round {
             .collect()
     }
 
+    /// Instructions of all proxies a request; `None` where they are not counted.
+    pub(crate) fn instructions_a_request(&self) -> Option<f64> {
+        let all: u64 = self.instructions.as_ref()?.iter().sum();
+        Some(all as f64 / self.load.requests as f64)
+    }
+
     pub(crate) fn requests_per_second(&self) -> f64 {
         self.load.requests as f64 / self.load.elapsed.as_secs_f64()
     }
@@ -69,7 +77,7 @@ pub(crate) async fn run(
     peers: &[Peer],
     settings: &Settings,
 ) -> anyhow::Result<Section> {
-    let site = Site::start(settings.keep)?;
+    let site = Site::start(settings)?;
     let mut chains = Vec::new();
     let (mut not_spoken, mut failed) = (Vec::new(), Vec::new());
     for peer in peers {
@@ -89,6 +97,13 @@ pub(crate) async fn run(
         .iter()
         .map(Measured::idle)
         .collect::<anyhow::Result<Vec<_>>>()?;
+    if settings.instructions {
+        // The first requests of a process cost more than all others: connections, caches, tables that grow.
+        eprintln!("{}: warm-up", protocol.title());
+        for chain in &chains {
+            drop(take(chain, settings)?);
+        }
+    }
     for round in 1..=settings.rounds {
         eprintln!("{}: round {round} of {}", protocol.title(), settings.rounds);
         for (chain, measured) in chains.iter().zip(&mut measured) {
@@ -126,22 +141,33 @@ impl Measured {
     }
 
     fn round(&mut self, chain: &Chain, settings: &Settings) -> anyhow::Result<()> {
-        let mut load = Load::start(&plan(chain, settings))?;
-        ensure!(load.line()? == "start", "the load generator did not start");
-        let before = chain.each(Process::cpu)?;
-        let outcome: Outcome = serde_json::from_str(&load.line()?)?;
-        let after = chain.each(Process::cpu)?;
-        self.loaded_rss_bytes = chain.each(Process::resident_bytes)?;
-        self.rounds.push(Round {
-            cpu: after
-                .iter()
-                .zip(before)
-                .map(|(after, before)| *after - before)
-                .collect(),
-            load: outcome,
-        });
+        let (round, loaded_rss_bytes) = take(chain, settings)?;
+        self.loaded_rss_bytes = loaded_rss_bytes;
+        self.rounds.push(round);
         Ok(())
     }
+}
+
+/// A chain's turn, and the memory of its processes at the end of it.
+fn take(chain: &Chain, settings: &Settings) -> anyhow::Result<(Round, Vec<u64>)> {
+    let mut load = Load::start(&plan(chain, settings))?;
+    ensure!(load.line()? == "start", "the load generator did not start");
+    let before = chain.each(Process::cpu)?;
+    let outcome: Outcome = serde_json::from_str(&load.line()?)?;
+    let after = chain.each(Process::cpu)?;
+    let memory = chain.each(Process::resident_bytes)?;
+    let instructions = chain.proxies.iter().map(Process::instructions);
+    let instructions: Option<Vec<u64>> = instructions.collect::<anyhow::Result<_>>()?;
+    let round = Round {
+        cpu: after
+            .iter()
+            .zip(before)
+            .map(|(after, before)| *after - before)
+            .collect(),
+        instructions,
+        load: outcome,
+    };
+    Ok((round, memory))
 }
 
 fn plan(chain: &Chain, settings: &Settings) -> Plan {

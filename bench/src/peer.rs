@@ -69,7 +69,11 @@ pub(crate) fn find(settings: &Settings) -> (Vec<Peer>, Vec<Missing>) {
         join("weft-full", Kind::WeftFull, &weft::find);
     }
     if let Some(sample) = settings.telemetry {
-        join("weft-telling", Kind::WeftTelling(sample), &weft::find);
+        let name = match sample {
+            "always" => "weft-traced",
+            _ => "weft-telling",
+        };
+        join(name, Kind::WeftTelling(sample), &weft::find);
         join("weft-silent", Kind::WeftSilent, &weft::find);
     }
     join("weft", Kind::Weft, &weft::find);

@@ -1,6 +1,7 @@
 //! A child process of the bench: its output in a log, its CPU time and memory read from `/proc`, ended with all of its own
 //! children when dropped.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,14 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(crate) struct Process {
     child: Child,
     log: PathBuf,
+    /// Where its instructions are written, if they are counted.
+    counts: Option<Counts>,
+}
+
+/// The dumps of a process that runs under callgrind: `<file>.1`, `<file>.2`, ...
+struct Counts {
+    file: PathBuf,
+    dumps: Cell<u32>,
 }
 
 impl Process {
@@ -29,7 +38,55 @@ impl Process {
         Ok(Self {
             child,
             log: log.to_owned(),
+            counts: None,
         })
+    }
+
+    /// Starts `command` under callgrind, with both outputs in `log`; its environment must have been cleared.
+    pub(crate) fn start_counted(command: &Command, log: &Path) -> anyhow::Result<Self> {
+        let file = log.with_extension("instructions");
+        let mut counted = Command::new("valgrind");
+        counted
+            .env_clear()
+            .args(["--tool=callgrind", "-q"])
+            .arg(format!("--callgrind-out-file={}", file.display()))
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            counted.envs(value.map(|value| (name, value)));
+        }
+        let mut process = Self::start(&mut counted, log)?;
+        process.counts = Some(Counts {
+            file,
+            dumps: Cell::new(0),
+        });
+        Ok(process)
+    }
+
+    /// The instructions since the last call; `None` where they are not counted.
+    pub(crate) fn instructions(&self) -> anyhow::Result<Option<u64>> {
+        let Some(counts) = &self.counts else {
+            return Ok(None);
+        };
+        let status = Command::new("callgrind_control")
+            .args(["--dump", &self.child.id().to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .context("run callgrind_control")?;
+        anyhow::ensure!(status.success(), "callgrind_control: {status}");
+        let number = counts.dumps.get() + 1;
+        counts.dumps.set(number);
+        let file = format!("{}.{number}", counts.file.display());
+        let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        let total = text
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("totals:"));
+        let total = total.and_then(first_number);
+        Ok(Some(
+            total.with_context(|| format!("{file} has no totals"))?,
+        ))
     }
 
     /// Returns what the process has said last, for a message about its failure.

@@ -77,6 +77,8 @@ struct Summary {
     loaded_rss_mib: f64,
     loaded_rss_mib_each: Vec<f64>,
     errors: u64,
+    /// Of all processes; `None` where they are not counted.
+    instructions_per_request: Option<f64>,
 }
 
 /// The first chain's figures divided by another's.
@@ -92,6 +94,7 @@ struct Ratio {
     p99: f64,
     idle_rss: f64,
     loaded_rss: f64,
+    instructions: Option<f64>,
 }
 
 impl Report {
@@ -193,6 +196,7 @@ impl Summary {
             loaded_rss_mib: mib(chain.loaded_rss_bytes.iter().sum()),
             loaded_rss_mib_each: each_mib(&chain.loaded_rss_bytes),
             errors: chain.rounds.iter().map(|round| round.load.errors).sum(),
+            instructions_per_request: chain.instructions(),
         }
     }
 }
@@ -218,7 +222,20 @@ impl Ratio {
             p99: over(&|round| millis(round.load.p99)),
             idle_rss: memory(|chain| &chain.idle_rss_bytes),
             loaded_rss: memory(|chain| &chain.loaded_rss_bytes),
+            instructions: first
+                .instructions()
+                .zip(other.instructions())
+                .map(|(of, to)| of / to),
         }
+    }
+}
+
+impl Measured {
+    /// A request's instructions, the median over the rounds.
+    fn instructions(&self) -> Option<f64> {
+        let rounds = self.rounds.iter().map(Round::instructions_a_request);
+        let rounds: Option<Vec<f64>> = rounds.collect();
+        rounds.filter(|rounds| !rounds.is_empty()).map(median)
     }
 }
 
@@ -278,6 +295,7 @@ mod tests {
     fn measured(name: &str, cpu_millis: &[u64]) -> Measured {
         let round = |cpu: &u64| Round {
             cpu: vec![Duration::from_millis(*cpu), Duration::from_millis(*cpu)],
+            instructions: Some(vec![cpu * 1000, cpu * 2000]),
             load: Outcome {
                 requests: 1000,
                 errors: 0,
@@ -303,6 +321,10 @@ mod tests {
         );
         assert!((ratio.cpu - 0.25).abs() < 1e-9, "{ratio:?}");
         assert!((ratio.idle_rss - 1.0).abs() < 1e-9, "{ratio:?}");
+        assert!(
+            (ratio.instructions.unwrap() - 0.25).abs() < 1e-9,
+            "{ratio:?}"
+        );
     }
 
     #[test]

@@ -12,6 +12,10 @@ const CPU_RATIOS: &[(Protocol, &str, &str, f64)] = &[
     (Protocol::Http2, "weft", "envoy", 0.45),
     (Protocol::Http1, "weft-full", "weft", 1.15),
     (Protocol::Http2, "weft-full", "weft", 1.15),
+    (Protocol::Http1, "weft-telling", "weft-silent", 1.05),
+    (Protocol::Http2, "weft-telling", "weft-silent", 1.05),
+    (Protocol::Http1, "weft-traced", "weft-silent", 1.25),
+    (Protocol::Http2, "weft-traced", "weft-silent", 1.25),
 ];
 
 /// Idle memory of a proxy, in megabytes of 10^6 bytes: at most this.
@@ -42,7 +46,8 @@ pub(super) fn reached(results: &Results) -> Vec<Goal> {
     let weft = results
         .summaries
         .iter()
-        .filter(|summary| summary.name == "weft");
+        // What counts instructions is in the process too.
+        .filter(|summary| summary.name == "weft" && summary.instructions_per_request.is_none());
     let idle = weft.map(|summary| Goal {
         what: "idle MB of a proxy".to_owned(),
         figure: summary

@@ -78,6 +78,9 @@ impl Display for Summary {
             self.loaded_rss_mib,
             sum_of(&self.loaded_rss_mib_each),
         )?;
+        if let Some(instructions) = self.instructions_per_request {
+            write!(f, "  {instructions:.0} instructions a request")?;
+        }
         match self.errors {
             0 => Ok(()),
             errors => write!(f, "  {errors} errors"),
@@ -100,7 +103,11 @@ impl Display for Ratio {
             self.idle_rss,
             "",
             self.loaded_rss,
-        )
+        )?;
+        match self.instructions {
+            Some(instructions) => write!(f, "  instructions {instructions:.4}"),
+            None => Ok(()),
+        }
     }
 }
 
