@@ -22,6 +22,7 @@ mod cpus;
 pub mod env;
 mod kind;
 pub(crate) mod otel;
+pub(crate) mod propagators;
 pub(crate) mod sampling;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
+use crate::config::propagators::Propagators;
 use crate::config::sampling::{Parent, Roots, Sampling};
 use crate::detect::{self, Sniff};
 use crate::discovery;
@@ -51,6 +52,7 @@ pub fn path(bytes: &[u8]) {
 /// Trace headers: what we write is what we read at the next hop, as a child of this one.
 pub fn trace_context(bytes: &[u8]) {
     let sampler = Sampler::new(Sampling {
+        propagators: Propagators::DEFAULT,
         parent: Parent::Followed,
         roots: Roots::Never,
     });

@@ -38,6 +38,7 @@ mod rotation;
 mod routes;
 mod software;
 mod tcp;
+mod trace_context;
 mod upgrade;
 
 /// The proxy, which Cargo builds before these tests.

@@ -30,8 +30,11 @@ pub(crate) struct OtlpExport {
     /// With every request; where access tokens are.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) timeout: Duration,
+    pub(crate) compression: Compression,
     /// Roots for an `https` endpoint.
     pub(crate) certificate: PathBuf,
+    /// What we show an `https` endpoint that asks who we are.
+    pub(crate) client: Option<ClientFiles>,
     pub(crate) batch: Batch,
 }
 
@@ -43,10 +46,26 @@ impl std::fmt::Debug for OtlpExport {
             .field("protocol", &self.protocol)
             .field("headers", &headers)
             .field("timeout", &self.timeout)
+            .field("compression", &self.compression)
             .field("certificate", &self.certificate)
+            .field("client", &self.client)
             .field("batch", &self.batch)
             .finish()
     }
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// How exports are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
 }
 
 /// How spans wait for each other.
@@ -127,8 +146,15 @@ impl OtlpExport {
     /// The variables of traces win over those of all signals.
     #[rustfmt::skip]
     fn read(env: &mut EnvReader<impl Fn(&str) -> Option<String>>) -> (Option<Self>, Option<Self>) {
-        let all = env.optional("OTEL_EXPORTER_OTLP_ENDPOINT", HTTP_URL);
-        let traces = env.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", HTTP_URL);
+        let insecure = env.choice("OTEL_EXPORTER_OTLP_INSECURE", "false", TRUTHS);
+        let insecure = env.optional("OTEL_EXPORTER_OTLP_TRACES_INSECURE", TRUTH).unwrap_or(insecure);
+        let with_scheme = |endpoint: String| match endpoint.contains("://") {
+            true => endpoint,
+            false if insecure => format!("http://{endpoint}"),
+            false => format!("https://{endpoint}"),
+        };
+        let all = env.optional("OTEL_EXPORTER_OTLP_ENDPOINT", COLLECTOR).map(with_scheme);
+        let traces = env.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", COLLECTOR).map(with_scheme);
         let protocol = env.optional("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOL);
         let protocol = env.optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", PROTOCOL).or(protocol);
         let headers = env.or("OTEL_EXPORTER_OTLP_HEADERS", "", HEADERS);
@@ -137,13 +163,16 @@ impl OtlpExport {
         let timeout = env.optional("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", MILLISECONDS).unwrap_or(timeout);
         let certificate = env.or("OTEL_EXPORTER_OTLP_CERTIFICATE", "/etc/ssl/certs/ca-certificates.crt", PATH);
         let certificate = env.optional("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", PATH).unwrap_or(certificate);
+        let compression = env.or("OTEL_EXPORTER_OTLP_COMPRESSION", "none", COMPRESSION);
+        let compression = env.optional("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", COMPRESSION).unwrap_or(compression);
+        let client = ClientFiles::read(env);
         let batch = Batch {
             delay: env.or("OTEL_BSP_SCHEDULE_DELAY", "5000", MILLISECONDS),
             export_timeout: env.or("OTEL_BSP_EXPORT_TIMEOUT", "30000", MILLISECONDS),
             queue: env.or("OTEL_BSP_MAX_QUEUE_SIZE", "2048", COUNT),
             size: env.or("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", COUNT),
         };
-        let otherwise = Self { endpoint: Uri::default(), protocol: protocol.unwrap_or(OtlpProtocol::Grpc), asked: protocol, headers, timeout, certificate, batch };
+        let otherwise = Self { endpoint: Uri::default(), protocol: protocol.unwrap_or(OtlpProtocol::Grpc), asked: protocol, headers, timeout, compression, certificate, client, batch };
         let export = match (&traces, &all) {
             (Some(traces), _) => traces.parse().ok().map(|endpoint| otherwise.clone().sent_to(endpoint)),
             (None, Some(all)) => all.parse().ok().and_then(|endpoint| otherwise.clone().to(endpoint)),
@@ -172,6 +201,36 @@ impl OtlpExport {
     }
 }
 
+impl ClientFiles {
+    /// The variables of traces win over those of all signals; one file without the other is a mistake.
+    fn read(env: &mut EnvReader<impl Fn(&str) -> Option<String>>) -> Option<Self> {
+        let certificate = env.optional("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", PATH);
+        let certificate = env
+            .optional("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", PATH)
+            .or(certificate);
+        let key = env.optional("OTEL_EXPORTER_OTLP_CLIENT_KEY", PATH);
+        let key = env
+            .optional("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", PATH)
+            .or(key);
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(Self { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) => {
+                let reason = "has no key beside it";
+                let fix = "set OTEL_EXPORTER_OTLP_CLIENT_KEY too";
+                env.mistake("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", reason, fix);
+                None
+            }
+            (None, Some(_)) => {
+                let reason = "has no certificate beside it";
+                let fix = "set OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE too";
+                env.mistake("OTEL_EXPORTER_OTLP_CLIENT_KEY", reason, fix);
+                None
+            }
+        }
+    }
+}
+
 /// 4317 is the port of OTLP over gRPC; the specification's default for all others is `http/protobuf`.
 fn protocol_of(endpoint: &Uri) -> OtlpProtocol {
     match endpoint.port_u16() {
@@ -195,6 +254,35 @@ const PROTOCOL: Kind<OtlpProtocol> = Kind {
         _ => Err("is no protocol that we write".to_owned()),
     },
     fix: "write grpc or http/protobuf",
+};
+
+const COMPRESSION: Kind<Compression> = Kind {
+    parse: |text| match text {
+        "none" => Ok(Compression::None),
+        "gzip" => Ok(Compression::Gzip),
+        _ => Err("is no compression that we know".to_owned()),
+    },
+    fix: "write none or gzip",
+};
+
+const TRUTHS: &[(&str, bool)] = &[("false", false), ("true", true)];
+
+const TRUTH: Kind<bool> = Kind {
+    parse: |text| match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("is neither true nor false".to_owned()),
+    },
+    fix: "write true or false",
+};
+
+/// gRPC's users write `collector:4317` too.
+const COLLECTOR: Kind<String> = Kind {
+    parse: |text| match text.contains("://") {
+        true => (HTTP_URL.parse)(text),
+        false => (HTTP_URL.parse)(&format!("http://{text}")).map(|_url| text.to_owned()),
+    },
+    fix: HTTP_URL.fix,
 };
 
 const TEXT: Kind<String> = Kind {

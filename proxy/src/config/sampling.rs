@@ -7,6 +7,7 @@ use weft_policy::units::{Share, parse_share};
 
 use super::env::EnvReader;
 use super::kind::Kind;
+use super::propagators::Propagators;
 
 /// Which requests are traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(crate) struct Sampling {
     pub(crate) parent: Parent,
     /// What is decided where none came.
     pub(crate) roots: Roots,
+    /// Which headers say it.
+    pub(crate) propagators: Propagators,
 }
 
 /// What becomes of a decision that came with the request.
@@ -44,13 +47,19 @@ impl Sampling {
             .optional("OTEL_TRACES_SAMPLER_ARG", RATIO)
             .unwrap_or(Share::ALL);
         let sampler = env.optional("OTEL_TRACES_SAMPLER", SAMPLER);
+        let propagators = Propagators::read(env);
         let Some((parent, roots)) = sampler.map(|name| named(&name, share)) else {
             return Self {
                 parent: Parent::Followed,
                 roots,
+                propagators,
             };
         };
-        Self { parent, roots }
+        Self {
+            parent,
+            roots,
+            propagators,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::env::EnvReader;
 use super::otel::OtlpProtocol;
+use super::propagators::Propagators;
 use super::sampling::{Parent, Roots, Sampling};
 use super::*;
 
@@ -236,6 +237,70 @@ fn policy_names_a_collector_where_the_environment_does_not() {
 }
 
 #[test]
+fn a_collector_without_a_scheme_is_reached_as_insecure_says() {
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317");
+    let rows = [
+        ("", "", "https://c:4317/"),
+        ("false", "", "https://c:4317/"),
+        ("true", "", "http://c:4317/"),
+        ("false", "true", "http://c:4317/"),
+    ];
+    for (all, traces, want) in rows {
+        let config = read(&[
+            endpoint,
+            ("OTEL_EXPORTER_OTLP_INSECURE", all),
+            ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", traces),
+        ]);
+        let export = config.unwrap().otel.export.unwrap();
+        assert_eq!(export.endpoint.to_string(), want, "{all:?} {traces:?}");
+        assert_eq!(export.protocol, OtlpProtocol::Grpc);
+    }
+    let both = read(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+        ("OTEL_EXPORTER_OTLP_INSECURE", "false"),
+    ]);
+    let export = both.unwrap().otel.export.unwrap();
+    assert_eq!(
+        export.endpoint.to_string(),
+        "http://c:4317/",
+        "a scheme wins"
+    );
+}
+
+#[test]
+fn a_key_for_the_collector_comes_with_its_certificate() {
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317");
+    let key = ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/a/key");
+    let certificate = ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/a/crt");
+    let export = read(&[endpoint, key, certificate]).unwrap().otel.export;
+    let client = export.unwrap().client.unwrap();
+    assert_eq!(client.key, std::path::Path::new("/a/key"));
+    let alone = read(&[endpoint, key]).unwrap_err();
+    assert!(
+        alone.to_string().contains("OTEL_EXPORTER_OTLP_CLIENT_KEY"),
+        "{alone}"
+    );
+}
+
+#[test]
+fn propagators_are_read_as_opentelemetry_says() {
+    use crate::config::propagators::Use::{Ignored, Written};
+    let rows = [
+        ("tracecontext,baggage", (Written, Ignored, Ignored)),
+        ("tracecontext, b3multi", (Written, Ignored, Written)),
+        ("b3", (Ignored, Written, Ignored)),
+        ("none", (Ignored, Ignored, Ignored)),
+    ];
+    for (text, want) in rows {
+        let config = read(&[("OTEL_PROPAGATORS", text)]).unwrap();
+        let Propagators { w3c, b3, b3_multi } = config.trace_sample.propagators;
+        assert_eq!((w3c, b3, b3_multi), want, "{text}");
+    }
+    let refused = read(&[("OTEL_PROPAGATORS", "tracecontext,xray")]).unwrap_err();
+    assert!(refused.to_string().contains("xray"), "{refused}");
+}
+
+#[test]
 fn resource_attributes_of_the_environment_win() {
     let config = read(&[
         ("WEFT_WORKLOAD", "web"),
@@ -320,6 +385,7 @@ fn sampling_is_read_in_each_form() {
         let want = Sampling {
             parent: *parent,
             roots: *roots,
+            propagators: Propagators::DEFAULT,
         };
         assert_eq!(
             config.unwrap().trace_sample,

@@ -1,8 +1,8 @@
 //! Continues or begins a trace: the first filter, so that whatever happens to a request has a place in its trace.
 //!
 //! W3C Trace Context is read first, then B3 in one header, then B3 in several. What is broken is as good as absent. The
-//! next hop gets `traceparent` in any case, and B3 only where the request had it for the same trace. Other headers that
-//! carry a trace (`baggage`, `x-request-id`, `grpc-trace-bin`) pass untouched.
+//! next hop gets `traceparent` in any case, and B3 only where the request had it for the same trace, unless `OTEL_PROPAGATORS`
+//! says otherwise. Other headers that carry a trace (`baggage`, `x-request-id`, `grpc-trace-bin`) pass untouched.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use weft_policy::units::Share;
 
 use self::b3::Place;
 use self::sampler::Rate;
+use crate::config::propagators::{Propagators, Use};
 use crate::config::sampling::{Parent as Decision, Roots, Sampling};
 use crate::telemetry::record::TraceContext;
 
@@ -23,29 +24,64 @@ mod sampler;
 #[cfg(test)]
 mod tests;
 mod traceparent;
+mod tracestate;
 
 /// Continues the trace in `headers`, or begins one, and makes our span the parent of the next hop's.
 pub(crate) fn continue_or_begin(headers: &mut HeaderMap, sampler: &Sampler) -> TraceContext {
+    if sampler.propagators != Propagators::DEFAULT {
+        return propagate(headers, sampler);
+    }
     let trace = match traceparent::read(headers) {
-        Some(parent) => sampler.continue_from(&parent),
+        Some(parent) => {
+            tracestate::keep_if_valid(headers);
+            sampler.continue_from(&parent)
+        }
         None => {
             // "If parsing fails, the vendor ... MUST NOT parse tracestate" (W3C Trace Context, section 4.3).
             headers.remove(TRACESTATE);
-            from_b3(headers, sampler)
+            from_b3(b3::read(headers), sampler)
         }
     };
-    rewrite(headers, &trace);
+    b3::rewrite(headers, &trace);
+    headers.insert(TRACEPARENT, traceparent::write(&trace));
+    trace
+}
+
+/// The same where an operator has said which headers carry a trace.
+#[cold]
+fn propagate(headers: &mut HeaderMap, sampler: &Sampler) -> TraceContext {
+    let Propagators { w3c, b3, b3_multi } = sampler.propagators;
+    let parent = match w3c {
+        Use::Ignored => None,
+        Use::Read | Use::Written => traceparent::read(headers),
+    };
+    let trace = match parent {
+        Some(parent) => {
+            tracestate::keep_if_valid(headers);
+            sampler.continue_from(&parent)
+        }
+        None => from_b3(b3::read_of(headers, b3, b3_multi), sampler),
+    };
+    if w3c == Use::Written {
+        if parent.is_none() {
+            headers.remove(TRACESTATE);
+        }
+        headers.insert(TRACEPARENT, traceparent::write(&trace));
+    }
+    b3::write(headers, &trace, b3, b3_multi);
     trace
 }
 
 /// Makes the span of `trace` the parent of the next hop's, in headers that have been through [`continue_or_begin`].
 pub(crate) fn rewrite(headers: &mut HeaderMap, trace: &TraceContext) {
     b3::rewrite(headers, trace);
-    headers.insert(TRACEPARENT, traceparent::write(trace));
+    if let Some(written) = headers.get_mut(TRACEPARENT) {
+        *written = traceparent::write(trace);
+    }
 }
 
-fn from_b3(headers: &HeaderMap, sampler: &Sampler) -> TraceContext {
-    match b3::read(headers) {
+fn from_b3(place: Option<Place>, sampler: &Sampler) -> TraceContext {
+    match place {
         Some(Place::Span(parent)) => sampler.continue_from(&parent),
         Some(Place::NoTrace { sampled }) => sampler.begin_as(Some(sampled)),
         None => sampler.begin(),
@@ -56,6 +92,7 @@ fn from_b3(headers: &HeaderMap, sampler: &Sampler) -> TraceContext {
 #[derive(Debug)]
 pub(crate) struct Sampler {
     parent: Decision,
+    propagators: Propagators,
     /// What holds where policy says nothing.
     own: Roots,
     roots: ArcSwap<Begun>,
@@ -83,6 +120,7 @@ impl Sampler {
     pub(crate) fn new(sampling: Sampling) -> Self {
         Self {
             parent: sampling.parent,
+            propagators: sampling.propagators,
             own: sampling.roots,
             roots: ArcSwap::from_pointee(Begun::new(sampling.roots)),
             begun: Instant::now(),

@@ -114,8 +114,10 @@ mod tests {
         }
     }
 
+    /// As the trace filter leaves it.
     fn head() -> request::Parts {
         Request::get("http://orders/")
+            .header("traceparent", "of the request as a whole")
             .body(())
             .unwrap()
             .into_parts()

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Parent, hex, only};
+use crate::config::propagators::Use;
 use crate::http::headers::{has_any, remove_all};
 use crate::telemetry::record::TraceContext;
 
@@ -24,6 +25,29 @@ pub(super) fn read(headers: &HeaderMap) -> Option<Place> {
     match headers.contains_key(B3) {
         true => only(headers, &B3).and_then(|value| parse(value.as_bytes())),
         false => read_several(headers),
+    }
+}
+
+/// The same of those forms that are not ignored.
+pub(super) fn read_of(headers: &HeaderMap, one: Use, several: Use) -> Option<Place> {
+    let of_one = (one != Use::Ignored && headers.contains_key(B3)).then(|| {
+        let value = only(headers, &B3)?;
+        parse(value.as_bytes())
+    });
+    match of_one {
+        Some(place) => place,
+        None if several != Use::Ignored => read_several(headers),
+        None => None,
+    }
+}
+
+/// Writes those forms that are to be written for the next hop.
+pub(super) fn write(headers: &mut HeaderMap, trace: &TraceContext, one: Use, several: Use) {
+    if one == Use::Written {
+        headers.insert(B3, self::one(trace));
+    }
+    if several == Use::Written {
+        write_several(headers, trace);
     }
 }
 

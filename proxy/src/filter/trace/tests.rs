@@ -12,7 +12,15 @@ const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
 
 fn sampler(parent: Decision, roots: Roots) -> Sampler {
-    Sampler::new(Sampling { parent, roots })
+    speaking(parent, roots, Propagators::DEFAULT)
+}
+
+fn speaking(parent: Decision, roots: Roots, propagators: Propagators) -> Sampler {
+    Sampler::new(Sampling {
+        parent,
+        roots,
+        propagators,
+    })
 }
 
 fn never() -> Sampler {
@@ -251,6 +259,86 @@ fn w3c_comes_before_b3_which_stays_if_it_is_another_trace() {
         hex_of(&continue_or_begin(&mut broken, &never()).trace_id),
         ID
     );
+}
+
+#[test]
+fn only_what_is_named_is_read_and_that_is_always_written() {
+    let w3c = format!("00-{ID}-{SPAN}-01");
+    let b3 = format!("{ID}-{SPAN}-1");
+    let several = [
+        ("x-b3-traceid", ID),
+        ("x-b3-spanid", SPAN),
+        ("x-b3-sampled", "1"),
+    ];
+    let propagators = |w3c, b3, b3_multi| Propagators { w3c, b3, b3_multi };
+    let (no, yes) = (Use::Ignored, Use::Written);
+    let rows: &[(&str, Propagators, &[(&str, &str)], bool)] = &[
+        (
+            "w3c",
+            propagators(yes, no, no),
+            &[("traceparent", &w3c)],
+            true,
+        ),
+        (
+            "w3c, but b3 came",
+            propagators(yes, no, no),
+            &[("b3", &b3)],
+            false,
+        ),
+        ("b3", propagators(no, yes, no), &[("b3", &b3)], true),
+        (
+            "b3, but w3c came",
+            propagators(no, yes, no),
+            &[("traceparent", &w3c)],
+            false,
+        ),
+        (
+            "b3, but several came",
+            propagators(no, yes, no),
+            &several,
+            false,
+        ),
+        ("several", propagators(no, no, yes), &several, true),
+        ("w3c and several", propagators(yes, no, yes), &several, true),
+        (
+            "w3c and b3, nothing came",
+            propagators(yes, yes, no),
+            &[],
+            false,
+        ),
+        (
+            "nothing",
+            propagators(no, no, no),
+            &[("traceparent", &w3c)],
+            false,
+        ),
+    ];
+    for (name, forms, came, continued) in rows {
+        let sampler = speaking(Decision::Followed, Roots::Always, *forms);
+        let mut headers = headers(came);
+        let trace = continue_or_begin(&mut headers, &sampler);
+        assert_eq!(hex_of(&trace.trace_id) == ID, *continued, "{name}");
+        let (id, span) = (hex_of(&trace.trace_id), hex_of(&trace.span_id));
+        let written = |form: Use, header: &str, want: String| {
+            let found = get(&headers, header);
+            match form {
+                Use::Written => assert_eq!(found, Some(want.as_str()), "{name}"),
+                Use::Ignored | Use::Read => {
+                    let before = came.iter().find(|(one, _)| *one == header);
+                    assert_eq!(found, before.map(|(_, value)| *value), "{name}");
+                }
+            }
+        };
+        written(forms.w3c, "traceparent", format!("00-{id}-{span}-01"));
+        written(forms.b3_multi, "x-b3-traceid", id.clone());
+        written(forms.b3_multi, "x-b3-spanid", span.clone());
+        let parent = if *continued {
+            format!("-{SPAN}")
+        } else {
+            String::new()
+        };
+        written(forms.b3, "b3", format!("{id}-{span}-1{parent}"));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One HTTP connection to a collector: plain or TLS, HTTP/2 for gRPC and HTTP/1 for the rest.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,14 +10,14 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::otel::{OtlpExport, OtlpProtocol};
+use crate::config::otel::{ClientFiles, OtlpExport, OtlpProtocol};
 
 /// An open connection; dropping it closes it.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ impl Answer {
 pub(super) enum ConnectionError {
     #[error("no connection: {0}")]
     Connect(io::Error),
-    #[error("{path} cannot be read as roots: {reason}")]
-    Roots { path: PathBuf, reason: String },
+    #[error("{path} cannot be used: {reason}")]
+    File { path: PathBuf, reason: String },
     #[error("{0}")]
     Http(#[from] hyper::Error),
     #[error("the answer cannot be read: {0}")]
@@ -173,30 +173,43 @@ fn port(config: &OtlpExport, tls: bool) -> u16 {
     config.endpoint.port_u16().unwrap_or(default)
 }
 
-/// Reads the roots anew for each connection, as they may have been exchanged.
+/// Reads the files anew for each connection, as they may have been exchanged.
 fn tls_config(config: &OtlpExport) -> Result<Arc<ClientConfig>, ConnectionError> {
-    let failed = |reason: String| ConnectionError::Roots {
-        path: config.certificate.clone(),
-        reason,
-    };
     let mut roots = RootCertStore::empty();
-    let file = CertificateDer::pem_file_iter(&config.certificate)
-        .map_err(|error| failed(error.to_string()))?;
-    for certificate in file {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| failed(error.to_string()))?;
+    for certificate in certificates(&config.certificate)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| unusable(&config.certificate, &error))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| failed(error.to_string()))?;
-    let mut tls = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = builder.map_err(|error| unusable(&config.certificate, &error))?;
+    let builder = builder.with_root_certificates(roots);
+    let mut tls = match &config.client {
+        None => builder.with_no_client_auth(),
+        Some(ClientFiles { certificate, key }) => {
+            let own = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+            let tls = builder.with_client_auth_cert(certificates(certificate)?, own);
+            tls.map_err(|error| unusable(certificate, &error))?
+        }
+    };
     if config.protocol == OtlpProtocol::Grpc {
         tls.alpn_protocols = vec![b"h2".to_vec()];
     }
     Ok(Arc::new(tls))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConnectionError> {
+    let file = CertificateDer::pem_file_iter(path).map_err(|error| unusable(path, &error))?;
+    let all: Result<Vec<_>, _> = file.collect();
+    all.map_err(|error| unusable(path, &error))
+}
+
+fn unusable(path: &Path, error: &impl std::fmt::Display) -> ConnectionError {
+    ConnectionError::File {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
 }
 
 /// An answer says little; a page of HTML from a wrong server says more than we need.

@@ -3,16 +3,19 @@
 //! The transport is ours, so that only the configuration decides where spans go and with which certificates
 //! (`opentelemetry-otlp` reads the environment itself, and its HTTP client brings a second stack).
 
+use std::io::Write as _;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, RETRY_AFTER, TE, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode, Uri};
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, TE, USER_AGENT};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Full;
 use tokio::time::{Duration, sleep, timeout};
 use tracing::debug;
 
 use super::connection::{Answer, Connection, ConnectionError};
 use super::encode::{self, Batch};
-use crate::config::otel::{OtlpExport, OtlpProtocol};
+use crate::config::otel::{Compression, OtlpExport, OtlpProtocol};
 
 /// A collector, with at most one connection to it.
 #[derive(Debug)]
@@ -99,6 +102,13 @@ impl Exporter {
                 );
             }
         }
+        if self.config.compression == Compression::Gzip {
+            let name = match self.config.protocol {
+                OtlpProtocol::Grpc => GRPC_ENCODING,
+                OtlpProtocol::HttpProtobuf => CONTENT_ENCODING,
+            };
+            headers.insert(name, HeaderValue::from_static("gzip"));
+        }
         for (name, value) in &self.config.headers {
             headers.append(name, value.clone());
         }
@@ -141,7 +151,7 @@ impl Exporter {
     /// Why it was refused.
     pub(super) async fn export(&self, batch: &Batch) -> Result<(), ExportError> {
         let message = batch.request(&self.resource);
-        let body = body(self.config.protocol, &message);
+        let body = body(&self.config, &message);
         let mut backoff = FIRST_WAIT;
         loop {
             let (error, next) = match self.send(body.clone()).await {
@@ -167,18 +177,32 @@ fn target(config: &OtlpExport) -> Uri {
     Uri::from_parts(parts).unwrap_or_else(|_| config.endpoint.clone())
 }
 
-/// gRPC puts "0" for not compressed and the length in four bytes before a message (gRPC over HTTP/2, "Length-Prefixed-Message").
-fn body(protocol: OtlpProtocol, message: &[u8]) -> Bytes {
+/// gRPC puts whether it is compressed, and the length in four bytes, before a message (gRPC over HTTP/2,
+/// "Length-Prefixed-Message").
+fn body(config: &OtlpExport, message: &[u8]) -> Bytes {
+    let packed = match config.compression {
+        Compression::None => None,
+        Compression::Gzip => Some(gzip(message)),
+    };
+    let message = packed.as_deref().unwrap_or(message);
     let mut body = BytesMut::with_capacity(message.len() + 5);
-    if protocol == OtlpProtocol::Grpc {
-        body.put_u8(0);
+    if config.protocol == OtlpProtocol::Grpc {
+        body.put_u8(u8::from(packed.is_some()));
         body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     }
     body.extend_from_slice(message);
     body.freeze()
 }
 
+fn gzip(message: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    // Writing to memory does not fail.
+    let _infallible = encoder.write_all(message);
+    encoder.finish().unwrap_or_default()
+}
+
 const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const UNKNOWN: i32 = 2;
 /// CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS.
 const RETRYABLE: [i32; 6] = [1, 4, 10, 11, 14, 15];

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::io::Read as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -334,6 +335,19 @@ fn spawn<F: Future<Output: Send> + Send + 'static>(future: F) -> JoinHandle<F::O
     tokio::spawn(future)
 }
 
+fn unpacked(headers: &HeaderMap, message: Bytes) -> Bytes {
+    let encodings = ["content-encoding", "grpc-encoding"];
+    let encoding = encodings.iter().find_map(|name| headers.get(*name));
+    if encoding.is_none_or(|encoding| encoding != "gzip") {
+        return message;
+    }
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&*message)
+        .read_to_end(&mut plain)
+        .unwrap();
+    plain.into()
+}
+
 async fn serve(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     grpc: bool,
@@ -345,7 +359,7 @@ async fn serve(
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            let message = body.slice(if grpc { 5 } else { 0 }..);
+            let message = unpacked(&head.headers, body.slice(if grpc { 5 } else { 0 }..));
             let status = statuses.lock().pop().unwrap_or(200);
             if status == 200 {
                 let message = ExportTraceServiceRequest::decode(message).unwrap();
@@ -411,25 +425,20 @@ fn count(received: &Received) -> usize {
 
 #[tokio::test]
 async fn spans_reach_a_collector_over_either_protocol() {
-    for (grpc, protocol, path, kind) in [
-        (
-            false,
-            "http/protobuf",
-            "/v1/traces",
-            "application/x-protobuf",
-        ),
-        (
-            true,
-            "grpc",
-            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-            "application/grpc",
-        ),
+    const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    let (protobuf, of_grpc) = ("application/x-protobuf", "application/grpc");
+    for (grpc, protocol, path, kind, compression) in [
+        (false, "http/protobuf", "/v1/traces", protobuf, "none"),
+        (false, "http/protobuf", "/v1/traces", protobuf, "gzip"),
+        (true, "grpc", METHOD, of_grpc, "none"),
+        (true, "grpc", METHOD, of_grpc, "gzip"),
     ] {
         let mut collector = Collector::start(grpc, &[], None).await;
         let (spans, export, metrics) = spans(
             &format!("http://{}", collector.address),
             &[
                 ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+                ("OTEL_EXPORTER_OTLP_COMPRESSION", compression),
                 ("OTEL_EXPORTER_OTLP_HEADERS", "x-token=a%20b"),
                 ("OTEL_RESOURCE_ATTRIBUTES", "team=shop"),
                 ("WEFT_WORKLOAD", "web"),
@@ -482,17 +491,29 @@ async fn spans_reach_a_collector_over_either_protocol() {
 }
 
 #[tokio::test]
-async fn spans_reach_a_collector_over_tls() {
+async fn spans_reach_a_collector_over_tls_that_asks_who_we_are() {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let roots = std::env::temp_dir().join(format!("weft-otlp-{}.pem", std::process::id()));
-    std::fs::write(&roots, cert.pem()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let certificate = file("tls.crt", cert.pem());
+    let own_key = file("tls.key", signing_key.serialize_pem());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut known = rustls::RootCertStore::empty();
+    known.add(cert.der().clone()).unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(known),
+        Arc::clone(&provider),
+    );
     let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der()).into();
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier.build().unwrap())
         .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
     tls.alpn_protocols = vec![b"h2".to_vec()];
@@ -501,7 +522,9 @@ async fn spans_reach_a_collector_over_tls() {
         &format!("https://{}", collector.address),
         &[
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-            ("OTEL_EXPORTER_OTLP_CERTIFICATE", roots.to_str().unwrap()),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", &certificate),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", &certificate),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", &own_key),
         ],
     );
     let stop = CancellationToken::new();
@@ -510,7 +533,6 @@ async fn spans_reach_a_collector_over_tls() {
     assert_eq!(count(&collector.received.recv().await.unwrap()), 1);
     stop.cancel();
     running.await.unwrap();
-    std::fs::remove_file(roots).unwrap();
 }
 
 #[tokio::test]
