@@ -31,6 +31,7 @@ mod live;
 mod mtls;
 mod prometheus;
 mod rate_limit;
+mod reasons;
 mod redirect;
 mod resilience;
 mod retry;

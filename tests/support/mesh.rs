@@ -204,10 +204,15 @@ impl Starting<'_> {
         command.env_clear().envs(variables);
         let mut process = Process::start("the proxy", command);
         let output = process.output();
-        let outbound = process.until("listening", || {
-            outbound_of(&std::fs::read_to_string(&output).ok()?)
+        let [outbound, inbound] = process.until("listening", || {
+            let log = std::fs::read_to_string(&output).ok()?;
+            Some([first_of("outbound", &log)?, first_of("inbound", &log)?])
         });
-        Spawned { outbound, process }
+        Spawned {
+            outbound,
+            inbound,
+            process,
+        }
     }
 
     /// Starts it.
@@ -267,10 +272,17 @@ impl Starting<'_> {
 pub struct Spawned {
     /// Where its app calls.
     pub outbound: SocketAddr,
+    /// Where it is called.
+    pub inbound: SocketAddr,
     process: Process,
 }
 
 impl Spawned {
+    /// Returns all that it has written so far, its access log among it.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Returns how much memory it has resident, in bytes.
     pub fn resident(&self) -> u64 {
         let pid = self.process.pid().as_raw_nonzero();
@@ -283,9 +295,9 @@ impl Spawned {
     }
 }
 
-/// Reads the outbound address from what a proxy says when it has started.
-fn outbound_of(log: &str) -> Option<SocketAddr> {
-    let (_, rest) = log.split_once("outbound=[")?;
+/// Reads the first of its addresses from what a proxy says when it has started.
+fn first_of(direction: &str, log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once(&format!("{direction}=["))?;
     rest.split([',', ']']).next()?.parse().ok()
 }
 
