@@ -7,12 +7,15 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::AppConfig;
+use crate::check::CheckArgs;
 use crate::dashboard::DashboardArgs;
 use crate::explain::ExplainArgs;
+use crate::install::{InstallArgs, UninstallArgs, UpgradeArgs};
 use crate::lint::LintArgs;
 use crate::tap::TapArgs;
 use crate::token::TokenArgs;
 use crate::top::{EdgesArgs, TopArgs};
+use crate::versions::VersionArgs;
 use crate::waterfall::TraceArgs;
 
 /// Weft, a sidecar service mesh.
@@ -28,6 +31,18 @@ struct Line {
 pub(crate) enum Command {
     /// Start a small shop behind the mesh on this machine, until Ctrl-C.
     Demo(DemoArgs),
+    /// Print what Kubernetes needs to run the mesh, for kubectl apply -f -.
+    Install(InstallArgs),
+    /// Print the same for what is installed, and tell what changes.
+    Upgrade(UpgradeArgs),
+    /// Print what is to be deleted, and tell who is still in the mesh.
+    Uninstall(UninstallArgs),
+    /// Find what is wrong with a cluster's mesh, and what to do; fails if there is a problem.
+    Check(CheckArgs),
+    /// Show the versions of this program, the control plane and the proxies.
+    Version(VersionArgs),
+    /// Print what this program was built from, as CycloneDX.
+    Sbom,
     /// Check policy files and the annotations of Kubernetes manifests; fails if anything is wrong.
     Lint(LintArgs),
     /// Explain a JSON Web Token; fails if a proxy would refuse it.

@@ -2,6 +2,7 @@
 
 mod app;
 mod args;
+mod check;
 mod client;
 mod config;
 mod dashboard;
@@ -9,10 +10,15 @@ mod demo;
 mod explain;
 mod hidden;
 mod insight;
+mod install;
+mod kubectl;
 mod lint;
+mod objects;
+mod sbom;
 mod tap;
 mod token;
 mod top;
+mod versions;
 mod waterfall;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -38,6 +44,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => return play(args),
         Command::Lint(args) => return lint(&args),
         Command::Token(args) => return explain_token(&args),
+        Command::Install(args) => say(&install::install(&args)?),
+        Command::Upgrade(args) => return upgrade(&args),
+        Command::Uninstall(args) => uninstall(&args)?,
+        Command::Check(args) => return check(&args),
+        Command::Version(args) => say(&on_a_runtime(versions::run(&args))?),
+        Command::Sbom => say(&sbom::cyclone_dx()?),
         Command::Explain(args) => say(&explain::run(&args)?),
         Command::Top(args) => until_interrupted(top::top(&args))?,
         Command::Tap(args) => until_interrupted(tap::run(&args))?,
@@ -50,6 +62,42 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Redirect => return hidden::redirect(),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for what a command asks of a cluster.
+fn on_a_runtime<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")?;
+    Ok(runtime.block_on(command))
+}
+
+fn upgrade(args: &install::UpgradeArgs) -> anyhow::Result<ExitCode> {
+    let plan = on_a_runtime(Box::pin(install::upgrade::upgrade(args)))??;
+    if args.diff {
+        say(&plan.changes);
+    } else {
+        complain(plan.changes.trim_end());
+        say(&plan.manifests);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn uninstall(args: &install::UninstallArgs) -> anyhow::Result<()> {
+    let removal = on_a_runtime(Box::pin(install::remove::uninstall(args)))??;
+    complain(removal.warnings.trim_end());
+    say(&removal.manifests);
+    Ok(())
+}
+
+fn check(args: &check::CheckArgs) -> anyhow::Result<ExitCode> {
+    let checked = on_a_runtime(Box::pin(check::run(args)))?;
+    say(&checked.text);
+    Ok(match checked.problems {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
 }
 
 /// Runs to the end, or to Ctrl-C, which is how one ends what goes on for ever. So does a reader that has seen enough.

@@ -1,0 +1,127 @@
+//! Before an installation: is there a cluster, is it new enough, may we.
+
+use serde_json::Value;
+
+use super::finding::Findings;
+use super::rights;
+use super::seen::Seen;
+use crate::kubectl::Kubectl;
+use crate::objects::text;
+
+/// Whether the API server answers, and which it is.
+pub(super) async fn reach(kubectl: &Kubectl, findings: &mut Findings) -> bool {
+    match kubectl.json(&["version", "--output=json"]).await {
+        Ok(answer) if answer.get("serverVersion").is_some() => {
+            version(&answer, findings);
+            true
+        }
+        Ok(_) => {
+            let what = "the API server does not answer".to_owned();
+            findings.problem(AREA, "", (what, "look at kubectl cluster-info"));
+            false
+        }
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            findings.problem(AREA, "", (format!("{error:#}"), "kubectl must reach the cluster: look at kubectl cluster-info, or name one with --context"));
+            false
+        }
+    }
+}
+
+fn version(answer: &Value, findings: &mut Findings) {
+    let digits = |pointer| {
+        text(answer, pointer)
+            .trim_end_matches('+')
+            .parse::<u32>()
+            .unwrap_or(0)
+    };
+    let (major, minor) = (
+        digits("/serverVersion/major"),
+        digits("/serverVersion/minor"),
+    );
+    let what = format!("Kubernetes {major}.{minor}");
+    match (major, minor) {
+        (1, ..OLDEST) | (0, _) => {
+            let what = format!("{what} is older than 1.{OLDEST}, with which nothing was tried");
+            findings.problem(AREA, "", (what, "use a newer cluster"));
+        }
+        (1, ..NATIVE) => {
+            let what = format!(
+                "{what} has no native sidecars: proxies are ordinary containers, and start and end beside their app"
+            );
+            findings.warning(
+                AREA,
+                "",
+                (
+                    what,
+                    "use 1.29 or newer, where a proxy starts before its app and ends after it",
+                ),
+            );
+        }
+        _ => findings.good(AREA, "", what),
+    }
+}
+
+/// Whether a mesh can be installed.
+pub(super) async fn look(kubectl: &Kubectl, seen: &Seen, findings: &mut Findings) {
+    rights::look(kubectl, findings).await;
+    if findings.bad_in(AREA) && !seen.installed() {
+        let what = "whether one is there cannot be seen".to_owned();
+        findings.warning(
+            "installation",
+            "",
+            (what, "ask for the right to read what is named above"),
+        );
+    } else if seen.installed() {
+        findings.good(
+            "installation",
+            "",
+            "a mesh is installed already: weft upgrade says what a newer one changes",
+        );
+    } else {
+        findings.good(
+            "installation",
+            "",
+            "nothing is installed yet: weft install | kubectl apply -f -",
+        );
+    }
+}
+
+const AREA: &str = "cluster";
+/// matchConditions of webhooks came then; without them pods of the node's own network would be changed.
+const OLDEST: u32 = 27;
+/// KEP-753 is on from here.
+const NATIVE: u32 = 29;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn versions_that_lack_something_are_told() {
+        let rows = [
+            ("37", None),
+            ("29+", None),
+            (
+                "28",
+                Some("Warning : Kubernetes 1.28 has no native sidecars"),
+            ),
+            ("26", Some("Problem : Kubernetes 1.26 is older than 1.27")),
+        ];
+        for (minor, want) in rows {
+            let mut findings = Findings::default();
+            version(
+                &json!({"serverVersion": {"major": "1", "minor": minor}}),
+                &mut findings,
+            );
+            let bad = findings.bad();
+            assert_eq!(bad.len(), usize::from(want.is_some()), "{minor}: {bad:?}");
+            assert!(
+                want.is_none_or(|want| bad[0].starts_with(want)),
+                "{minor}: {bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Roots: how long they last, and whether every namespace of the mesh has them.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use weft_certs::bundle::Bundle;
+
+use super::finding::{Findings, some};
+use super::seen::{SYSTEM, Seen};
+use crate::objects::{Namespace, text};
+
+/// Looks at the ConfigMaps weft-ca-root.
+pub(super) fn look(seen: &Seen, now: SystemTime, findings: &mut Findings) {
+    let remedy = "weft-ca makes it: kubectl -n weft-system logs deployment/weft-ca";
+    let place = format!("ConfigMap {SYSTEM}/weft-ca-root");
+    let Some(bundle) = bundle_of(seen, SYSTEM) else {
+        let what = "is not there: nobody knows the roots, and pods wait".to_owned();
+        findings.problem(AREA, &place, (what, remedy));
+        return;
+    };
+    match parsed(bundle) {
+        Ok(roots) => expiry(&roots, now, &place, findings),
+        Err(why) => findings.problem(AREA, &place, (why, remedy)),
+    }
+    let injecting = seen
+        .namespaces
+        .iter()
+        .map(Namespace)
+        .filter(|one| one.injects());
+    let (mut missing, mut other) = (Vec::new(), Vec::new());
+    for namespace in injecting {
+        match bundle_of(seen, namespace.name()) {
+            None => missing.push(namespace.name().to_owned()),
+            Some(found) if text(found, CA) != text(bundle, CA) => {
+                other.push(namespace.name().to_owned());
+            }
+            Some(_) => {}
+        }
+    }
+    if !missing.is_empty() {
+        let what = format!(
+            "the roots are not in {}: new pods there wait",
+            some(&missing)
+        );
+        findings.problem(AREA, "", (what, remedy));
+    }
+    if !other.is_empty() {
+        let what = format!("the roots in {} are not those of {SYSTEM}", some(&other));
+        findings.problem(AREA, "", (what, remedy));
+    }
+    if missing.is_empty() && other.is_empty() {
+        findings.good(AREA, "", "every namespace of the mesh has the roots");
+    }
+}
+
+/// The roots that the authority has made known.
+pub(super) fn current(seen: &Seen) -> Option<Bundle> {
+    parsed(bundle_of(seen, SYSTEM)?).ok()
+}
+
+fn bundle_of<'a>(seen: &'a Seen, namespace: &str) -> Option<&'a Value> {
+    let mut bundles = seen.bundles.iter();
+    bundles.find(|one| text(one, "/metadata/namespace") == namespace)
+}
+
+fn parsed(bundle: &Value) -> Result<Bundle, String> {
+    let read = Bundle::from_pem(text(bundle, CA));
+    read.map_err(|error| format!("its ca.crt cannot be read: {error}"))
+}
+
+fn expiry(roots: &Bundle, now: SystemTime, place: &str, findings: &mut Findings) {
+    let remedy = "exchange the root: see docs/ca.md, how to exchange a root";
+    let count = roots.roots().len();
+    let Some(end) = roots.first_expiry() else {
+        return;
+    };
+    match end.duration_since(now) {
+        Err(_past) => findings.problem(AREA, place, ("a root has expired".to_owned(), remedy)),
+        Ok(left) if left < SOON => {
+            let what = format!("a root expires in {}", days(left));
+            findings.warning(AREA, place, (what, remedy));
+        }
+        Ok(left) => findings.good(
+            AREA,
+            place,
+            format!("{count} roots, the first expires in {}", days(left)),
+        ),
+    }
+}
+
+/// `12 days`, or `5 hours`.
+pub(super) fn days(left: Duration) -> String {
+    let hours = left.as_secs() / 3600;
+    match hours / 24 {
+        0 => format!("{hours} hours"),
+        days => format!("{days} days"),
+    }
+}
+
+const AREA: &str = "roots";
+const CA: &str = "/data/ca.crt";
+const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use weft_tests::ca::Ca;
+
+    use super::*;
+
+    fn bundle(namespace: &str, pem: &str) -> Value {
+        json!({"metadata": {"namespace": namespace, "name": "weft-ca-root"}, "data": {"ca.crt": pem}})
+    }
+
+    fn looked(bundles: Vec<Value>, now: SystemTime) -> Vec<String> {
+        let namespace = |name: &str| json!({"metadata": {"name": name, "labels": {"weft.dev/inject": "enabled"}}});
+        let seen = Seen {
+            namespaces: vec![namespace("shop"), namespace("other")],
+            bundles,
+            ..Seen::default()
+        };
+        let mut findings = Findings::default();
+        look(&seen, now, &mut findings);
+        findings.bad()
+    }
+
+    #[test]
+    fn namespaces_without_the_roots_or_with_others_are_named() {
+        let (now, pem, strange) = (SystemTime::now(), Ca::new().roots(), Ca::new().roots());
+        assert!(looked(vec![], now)[0].contains("is not there"));
+        let all = |shop: &str, other: &str| {
+            vec![
+                bundle(SYSTEM, &pem),
+                bundle("shop", shop),
+                bundle("other", other),
+            ]
+        };
+        assert_eq!(looked(all(&pem, &pem), now), Vec::<String>::new());
+        assert_eq!(
+            looked(all(&pem, &strange), now),
+            ["Problem : the roots in other are not those of weft-system"]
+        );
+        let missing = looked(vec![bundle(SYSTEM, &pem), bundle("shop", &pem)], now);
+        assert_eq!(
+            missing,
+            ["Problem : the roots are not in other: new pods there wait"]
+        );
+        assert!(looked(vec![bundle(SYSTEM, "x")], now)[0].contains("cannot be read"));
+    }
+
+    #[test]
+    fn roots_that_end_are_told_of_before() {
+        let pem = Ca::new().roots();
+        let all = || {
+            vec![
+                bundle(SYSTEM, &pem),
+                bundle("shop", &pem),
+                bundle("other", &pem),
+            ]
+        };
+        let end = Bundle::from_pem(&pem).unwrap().first_expiry().unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(looked(all(), end - 31 * day), Vec::<String>::new());
+        assert!(looked(all(), end - 3 * day)[0].contains("a root expires in 3 days"));
+        assert!(looked(all(), end + day)[0].contains("a root has expired"));
+    }
+}

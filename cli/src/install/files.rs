@@ -1,0 +1,86 @@
+//! The manifests that are built into this program: the files of the Kustomize base, and the overlays.
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+/// A file by its name in its folder.
+pub(super) type File = (&'static str, &'static str);
+
+/// Those of `manifests/base` that its kustomization lists, in its order.
+pub(super) const BASE: &[File] = &[
+    (
+        "namespace.yaml",
+        include_str!("../../../manifests/base/namespace.yaml"),
+    ),
+    (
+        "priority.yaml",
+        include_str!("../../../manifests/base/priority.yaml"),
+    ),
+    (
+        "discovery-rbac.yaml",
+        include_str!("../../../manifests/base/discovery-rbac.yaml"),
+    ),
+    (
+        "defaults.yaml",
+        include_str!("../../../manifests/base/defaults.yaml"),
+    ),
+    ("ca.yaml", include_str!("../../../manifests/base/ca.yaml")),
+    (
+        "discovery.yaml",
+        include_str!("../../../manifests/base/discovery.yaml"),
+    ),
+    (
+        "injector.yaml",
+        include_str!("../../../manifests/base/injector.yaml"),
+    ),
+    (
+        "disruption.yaml",
+        include_str!("../../../manifests/base/disruption.yaml"),
+    ),
+    (
+        "network.yaml",
+        include_str!("../../../manifests/base/network.yaml"),
+    ),
+    (
+        "webhook.yaml",
+        include_str!("../../../manifests/base/webhook.yaml"),
+    ),
+];
+
+/// The overlay `ha`: its kustomization and what that one names.
+pub(super) const HA: [File; 2] = [
+    (
+        "kustomization.yaml",
+        include_str!("../../../manifests/overlays/ha/kustomization.yaml"),
+    ),
+    (
+        "deployments.yaml",
+        include_str!("../../../manifests/overlays/ha/deployments.yaml"),
+    ),
+];
+
+/// The overlay `dev`.
+pub(super) const DEV: [File; 2] = [
+    (
+        "kustomization.yaml",
+        include_str!("../../../manifests/overlays/dev/kustomization.yaml"),
+    ),
+    (
+        "deployments.yaml",
+        include_str!("../../../manifests/overlays/dev/deployments.yaml"),
+    ),
+];
+
+/// The objects of the base.
+///
+/// # Errors
+/// None that a test has not found.
+pub(super) fn base() -> anyhow::Result<Vec<Value>> {
+    let mut objects = Vec::new();
+    for (name, text) in BASE {
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(text).with_context(|| format!("read {name}"))?;
+        objects.extend(documents);
+    }
+    Ok(objects)
+}

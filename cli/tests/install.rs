@@ -1,0 +1,469 @@
+//! `weft install`, `upgrade`, `uninstall`, `check` and `version` against a real API server: the one that `TEST_KUBECONFIG` names.
+//!
+//! Here and not beside the other tests of a cluster, as Cargo gives a package's tests its own programs alone. Nothing acts on the
+//! objects, so what pods say of themselves is written by the tests.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use weft_tests::ca::Ca;
+use weft_tests::scratch::Scratch;
+use weft_tests::skip::skip;
+
+/// The cluster under test.
+struct Cluster {
+    kubeconfig: PathBuf,
+}
+
+impl Cluster {
+    /// The one that is there, or says why the test is skipped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "where the API server is can come from nowhere else"
+    )]
+    fn connect() -> Option<Self> {
+        let Ok(path) = std::env::var("TEST_KUBECONFIG") else {
+            skip("TEST_KUBECONFIG names no API server");
+            return None;
+        };
+        if Command::new("kubectl")
+            .arg("version")
+            .arg("--client")
+            .output()
+            .is_err()
+        {
+            skip("there is no kubectl in PATH");
+            return None;
+        }
+        Some(Self {
+            kubeconfig: path.into(),
+        })
+    }
+
+    fn run(&self, program: &str, words: &[&str], input: &str) -> Output {
+        let mut child = Command::new(program)
+            .args(words)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_owned();
+        let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output
+    }
+
+    fn weft(&self, words: &[&str]) -> Output {
+        self.run(env!("CARGO_BIN_EXE_weft"), words, "")
+    }
+
+    /// What kubectl prints; it must succeed.
+    fn kubectl(&self, words: &[&str], input: &str) -> String {
+        let output = self.run("kubectl", words, input);
+        assert!(
+            output.status.success(),
+            "kubectl {words:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn apply(&self, object: &Value) {
+        self.kubectl(&["apply", "-f", "-"], &object.to_string());
+    }
+
+    /// What `weft check` finds that is not good, a line each.
+    fn found(&self, words: &[&str]) -> Vec<String> {
+        let output = self.weft(&[&["check", "--output", "json"], words].concat());
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            output.status.success(),
+            report["problems"] == 0,
+            "{report:#}"
+        );
+        let findings = report["findings"].as_array().unwrap().iter();
+        let bad = findings.filter(|one| one["verdict"] != "good");
+        bad.map(|one| {
+            assert!(!one["do"].as_str().unwrap().is_empty(), "{one}");
+            let text = |key: &str| one[key].as_str().unwrap().to_owned();
+            format!(
+                "{} {} {}: {}",
+                text("verdict"),
+                text("area"),
+                text("where"),
+                text("what")
+            )
+        })
+        .collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn manifests(folder: &str) -> String {
+    format!("{}/../manifests/{folder}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_api_server_takes_every_object_of_the_base_and_of_each_overlay() {
+    let Some(cluster) = Cluster::connect() else {
+        return;
+    };
+    // A dry run makes no namespace for what comes after it, so that one is made.
+    cluster.kubectl(&["apply", "-f", &manifests("base/namespace.yaml")], "");
+    for folder in ["base", "overlays/ha", "overlays/dev"] {
+        let said = cluster.kubectl(
+            &[
+                "apply",
+                "--dry-run=server",
+                "--validate=strict",
+                "-k",
+                &manifests(folder),
+            ],
+            "",
+        );
+        let objects = cluster.kubectl(&["kustomize", &manifests(folder)], "");
+        let kinds = objects
+            .lines()
+            .filter(|line| line.starts_with("kind:"))
+            .count();
+        assert_eq!(said.lines().count(), kinds, "{folder}: {said}");
+    }
+}
+
+#[test]
+fn who_may_not_install_is_told_so_before() {
+    let Some(cluster) = Cluster::connect() else {
+        return;
+    };
+    let good = cluster.found(&["--before"]);
+    assert!(
+        !good.iter().any(|line| line.contains("you may not")),
+        "{good:?}"
+    );
+    let config = cluster.kubectl(
+        &[
+            "config",
+            "view",
+            "--raw",
+            "--minify",
+            "--flatten",
+            "--output",
+            "json",
+        ],
+        "",
+    );
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["users"][0]["user"]["as"] = "somebody".into();
+    let scratch = Scratch::new();
+    let file = scratch.path().join("kubeconfig");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let found = cluster.found(&["--before", "--kubeconfig", file.to_str().unwrap()]);
+    let refused = found
+        .iter()
+        .find(|line| line.starts_with("problem rights"))
+        .unwrap();
+    assert!(
+        refused.contains("you may not create namespaces, priorityclasses, clusterroles"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_cluster_that_is_away_is_told_of_and_fails() {
+    let Some(cluster) = Cluster::connect() else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let file = scratch.path().join("kubeconfig");
+    let nowhere = json!({"apiVersion": "v1", "kind": "Config", "current-context": "a",
+        "clusters": [{"name": "a", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}], "users": [{"name": "a", "user": {}}]});
+    std::fs::write(&file, nowhere.to_string()).unwrap();
+    let found = cluster.found(&["--kubeconfig", file.to_str().unwrap()]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("problem cluster"), "{found:?}");
+}
+
+/// The webhook must not be left to others: it would keep pods of labelled namespaces from being made.
+struct Installed<'a>(&'a Cluster);
+
+impl<'a> Installed<'a> {
+    fn apply(cluster: &'a Cluster) -> Self {
+        let printed = cluster.weft(&["install", "--set", "all.WEFT_LOG=debug"]);
+        assert!(printed.status.success(), "{}", text(&printed.stderr));
+        let installed = Self(cluster);
+        let said = cluster.kubectl(&["apply", "-f", "-"], &text(&printed.stdout));
+        assert!(said.contains("deployment.apps/weft-injector"), "{said}");
+        installed
+    }
+}
+
+impl Drop for Installed<'_> {
+    fn drop(&mut self) {
+        let words = [
+            "delete",
+            "--ignore-not-found",
+            "mutatingwebhookconfigurations",
+            "weft-injector",
+        ];
+        drop(self.0.run("kubectl", &words, ""));
+    }
+}
+
+#[test]
+fn what_is_installed_is_checked_upgraded_and_removed() {
+    let Some(cluster) = Cluster::connect() else {
+        return;
+    };
+    let seeded = seed(&cluster);
+    let _installed = Installed::apply(&cluster);
+    cluster.kubectl(
+        &[
+            "label",
+            "--overwrite",
+            "namespace",
+            &seeded.meshed,
+            "weft.dev/inject=enabled",
+        ],
+        "",
+    );
+    findings(&cluster, &seeded);
+    trust(&cluster);
+    versions(&cluster);
+    upgrade(&cluster);
+    uninstall(&cluster, &seeded);
+    cluster.kubectl(
+        &["label", "namespace", &seeded.meshed, "weft.dev/inject-"],
+        "",
+    );
+}
+
+/// Two namespaces with what is wrong.
+struct Seeded {
+    meshed: String,
+    plain: String,
+}
+
+fn seed(cluster: &Cluster) -> Seeded {
+    let namespace = |prefix: &str, annotations: Value| {
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": prefix, "annotations": annotations}});
+        let made = cluster.kubectl(
+            &["create", "-f", "-", "-o", "jsonpath={.metadata.name}"],
+            &object.to_string(),
+        );
+        made.trim().to_owned()
+    };
+    let meshed = namespace("meshed-", json!({"weft.dev/timeout": "10"}));
+    let plain = namespace("plain-", json!({}));
+    let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    pod(cluster, (&meshed, "old"), json!({}), &ready, false);
+    let mut failed = ready.clone();
+    failed["initContainerStatuses"] = json!([{"name": "weft-redirect", "image": "a", "imageID": "", "ready": false, "restartCount": 1,
+        "state": {"terminated": {"exitCode": 3, "message": "no nft"}}}]);
+    pod(cluster, (&meshed, "broken"), json!({}), &failed, true);
+    for (name, retry) in [("one", "2"), ("two", "3")] {
+        pod(
+            cluster,
+            (&meshed, name),
+            json!({"weft.dev/retry": retry}),
+            &ready,
+            true,
+        );
+    }
+    pod(cluster, (&plain, "left"), json!({}), &ready, true);
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "orders", "namespace": meshed},
+        "spec": {"selector": {"app": "orders"}, "ports": [{"port": 80}]}}));
+    Seeded { meshed, plain }
+}
+
+fn pod(
+    cluster: &Cluster,
+    (namespace, name): (&str, &str),
+    annotations: Value,
+    status: &Value,
+    proxy: bool,
+) {
+    let init = match proxy {
+        true => {
+            json!([{"name": "weft-redirect", "image": "a"}, {"name": "weft-proxy", "image": "weft.dev/weft:0.0.1", "restartPolicy": "Always"}])
+        }
+        false => json!([]),
+    };
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": "orders"}, "annotations": annotations},
+        "spec": {"initContainers": init, "containers": [{"name": "app", "image": "a"}]}}));
+    let patch = json!({"status": status}).to_string();
+    cluster.kubectl(
+        &[
+            "patch",
+            "pod",
+            name,
+            "-n",
+            namespace,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &patch,
+        ],
+        "",
+    );
+}
+
+fn findings(cluster: &Cluster, seeded: &Seeded) {
+    let found = cluster.found(&[]);
+    let (meshed, plain) = (&seeded.meshed, &seeded.plain);
+    let want = [
+        "problem control plane Deployment weft-system/weft-injector: 0 of 2 replicas ready".to_owned(),
+        "problem roots ConfigMap weft-system/weft-ca-root: is not there".to_owned(),
+        "problem webhook MutatingWebhookConfiguration weft-injector: inject.weft.dev has no caBundle".to_owned(),
+        "cannot be made: ".to_owned(),
+        format!("warning pods namespace {meshed}: 1 pods run without a proxy, though they should have one: old"),
+        format!("warning pods namespace {plain}: 1 pods have a proxy, and will have none when they start anew: left"),
+        format!("problem pods {meshed}/broken: its redirection could not be set up: it ended with 3 no nft"),
+        format!("problem policy Namespace {meshed}: its annotations cannot be used"),
+        format!("warning policy Service {meshed}/orders: its pods ask different things of their callers"),
+        "proxies could not be asked".to_owned(),
+    ];
+    for want in want {
+        assert!(
+            found.iter().any(|line| line.contains(&want)),
+            "not found: {want}\n{}",
+            found.join("\n")
+        );
+    }
+    // One namespace alone has nothing of the other.
+    let one = cluster.found(&["--namespace", plain]);
+    assert!(
+        !one.iter()
+            .any(|line| line.contains(&format!("pods {meshed}/"))),
+        "{one:?}"
+    );
+    let told = text(&cluster.weft(&["check"]).stdout);
+    assert!(
+        told.contains("\nwebhook\n") && told.contains("        -> "),
+        "{told}"
+    );
+}
+
+/// Which roots the API server trusts the injector by.
+fn trust(cluster: &Cluster) {
+    let (root, other) = (Ca::new().roots(), Ca::new().roots());
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "weft-ca-root", "namespace": "weft-system"}, "data": {"ca.crt": root}}));
+    let lacking = "has a caBundle without the roots of now";
+    for (pem, wrong) in [(&other, true), (&format!("{other}{root}"), false)] {
+        let coded = cluster.kubectl(
+            &[
+                "create",
+                "secret",
+                "generic",
+                "x",
+                "--dry-run=client",
+                "-o",
+                "jsonpath={.data.a}",
+                "--from-literal",
+                &format!("a={pem}"),
+            ],
+            "",
+        );
+        let rule = |name: &str| json!({"name": name, "clientConfig": {"caBundle": coded}});
+        let patch =
+            json!({"webhooks": [rule("inject.weft.dev"), rule("pod.inject.weft.dev"), rule("annotations.weft.dev")]}).to_string();
+        cluster.kubectl(
+            &[
+                "patch",
+                "mutatingwebhookconfiguration",
+                "weft-injector",
+                "--type=strategic",
+                "-p",
+                &patch,
+            ],
+            "",
+        );
+        let found = cluster.found(&[]).join("\n");
+        assert_eq!(found.contains(lacking), wrong, "{found}");
+        assert!(!found.contains("has no caBundle"), "{found}");
+    }
+    cluster.kubectl(
+        &["delete", "configmap", "weft-ca-root", "-n", "weft-system"],
+        "",
+    );
+}
+
+fn versions(cluster: &Cluster) {
+    let told = text(&cluster.weft(&["version"]).stdout);
+    let ours = env!("CARGO_PKG_VERSION");
+    for want in [
+        format!("weft {ours}\n"),
+        format!("weft-injector {ours}\n"),
+        "weft-proxy 0.0.1 (".to_owned(),
+    ] {
+        assert!(told.contains(&want), "{want}: {told}");
+    }
+}
+
+fn upgrade(cluster: &Cluster) {
+    let same = cluster.weft(&["upgrade", "--diff"]);
+    assert!(same.status.success(), "{}", text(&same.stderr));
+    assert!(
+        text(&same.stdout).contains(": 0 new, 0 change, "),
+        "{}",
+        text(&same.stdout)
+    );
+    let more = cluster.weft(&["upgrade", "--set", "injector.replicas=5"]);
+    let (changes, manifests) = (text(&more.stderr), text(&more.stdout));
+    assert!(changes.contains("Deployment weft-system/weft-injector: changes\n  - spec.replicas: 2\n  + spec.replicas: 5\n"), "{changes}");
+    assert!(
+        !changes.contains("WEFT_LOG\""),
+        "what was chosen before stays: {changes}"
+    );
+    // The caBundle is the injector's, and stays whatever is applied.
+    cluster.kubectl(&["apply", "-f", "-"], &manifests);
+    let bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}";
+    let bundle = cluster.kubectl(
+        &[
+            "get",
+            "mutatingwebhookconfigurations",
+            "weft-injector",
+            "-o",
+            bundle,
+        ],
+        "",
+    );
+    assert!(!bundle.is_empty());
+}
+
+fn uninstall(cluster: &Cluster, seeded: &Seeded) {
+    let printed = cluster.weft(&["uninstall"]);
+    let warnings = text(&printed.stderr);
+    assert!(
+        warnings.contains(&format!("namespace {} is still in the mesh", seeded.meshed)),
+        "{warnings}"
+    );
+    let said = cluster.kubectl(
+        &["delete", "--dry-run=server", "-f", "-"],
+        &text(&printed.stdout),
+    );
+    for want in [
+        "mutatingwebhookconfiguration",
+        "deployment.apps \"weft-ca\"",
+        "namespace \"weft-system\"",
+        "clusterrole",
+    ] {
+        assert!(said.contains(want), "{want}: {said}");
+    }
+}
