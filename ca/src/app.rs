@@ -1,27 +1,26 @@
 //! Wiring of the authority: what is loaded, bound, served and watched.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
+use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use weft_policy::spiffe::TrustDomain;
 
+use self::parts::Parts;
 use crate::config::Config;
 use crate::issuer::Issuer;
-use crate::metrics::{self, Metrics};
-use crate::server::serving::{RENEWAL, Serving};
-use crate::server::{Authority, CertificateService, listener};
-use crate::store::{Material, Store, StoreError, publish};
-use crate::token::jwks::Keys;
-use crate::token::{Authenticator, JwtAuthenticator};
+use crate::metrics;
+use crate::secret::SILENCE;
+use crate::server::serving::RENEWAL;
+use crate::server::{CertificateService, listener};
+
+mod parts;
 
 /// A running authority; dropping it stops it.
 pub struct Bound {
@@ -55,37 +54,77 @@ impl Drop for Bound {
     }
 }
 
-/// Loads the issuer, binds the sockets and serves on a thread of its own.
+/// Loads the issuer, binds the sockets and serves on a thread of its own; the API server is the one that the environment names.
 ///
 /// # Errors
 /// If the issuer or the key file cannot be used, or a socket cannot be bound.
 pub fn start(config: Config) -> anyhow::Result<Bound> {
-    let parts = Parts::load(&config)?;
-    parts.keys().read_file().context("read WEFT_CA_JWKS")?;
-    let listener = bind(config.listen).context("bind the certificate API")?;
-    let metrics = bind(config.metrics_listen).context("bind metrics")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    start_in(config, None)
+}
+
+/// The same in a cluster that is given.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_in(config: Config, cluster: Option<kube::Config>) -> anyhow::Result<Bound> {
     let stop = CancellationToken::new();
-    let (ca, metrics_address) = (listener.local_addr()?, metrics.local_addr()?);
-    info!(%ca, metrics = %metrics_address, trust_domain = %config.trust_domain, "serving");
     let child = stop.clone();
+    let (begun, told) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new()
         .name("weft-ca".to_owned())
         .spawn(move || {
-            if let Err(error) =
-                runtime.block_on(serve(parts, config.reload, [listener, metrics], child))
+            let runtime = match tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
             {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(begun.send(Err(error.into()))),
+            };
+            let (parts, listeners) = match runtime.block_on(load(&config, cluster)) {
+                Ok(loaded) => loaded,
+                Err(error) => return drop(begun.send(Err(error))),
+            };
+            let addresses = listeners.each_ref().map(TcpListener::local_addr);
+            drop(begun.send(Ok(addresses)));
+            if let Err(error) = runtime.block_on(serve(parts, config.reload, listeners, child)) {
                 error!(error = format!("{error:#}"), "authority ended");
             }
         })?;
+    let [ca, metrics] = told.recv().context("the authority's thread has ended")??;
+    let (ca, metrics) = (ca?, metrics?);
+    info!(%ca, %metrics, "serving");
     Ok(Bound {
         ca,
-        metrics: metrics_address,
+        metrics,
         stop,
         thread: Some(thread),
     })
+}
+
+async fn load(
+    config: &Config,
+    cluster: Option<kube::Config>,
+) -> anyhow::Result<(Parts, [TcpListener; 2])> {
+    let client = client(config, cluster).await?;
+    let parts = Parts::load(config, client).await?;
+    let listener = bind(config.listen).context("bind the certificate API")?;
+    let metrics = bind(config.metrics_listen).context("bind metrics")?;
+    Ok((parts, [listener, metrics]))
+}
+
+/// A client of the API server, if one is needed.
+async fn client(config: &Config, cluster: Option<kube::Config>) -> anyhow::Result<Option<Client>> {
+    if !config.needs_cluster() {
+        return Ok(None);
+    }
+    let mut cluster = match cluster {
+        Some(cluster) => cluster,
+        None => kube::Config::infer().await.context("find the API server")?,
+    };
+    // A watch that is silent for longer is not there any more.
+    cluster.read_timeout = Some(SILENCE);
+    let client = Client::try_from(cluster).context("use the API server's address")?;
+    Ok(Some(client))
 }
 
 /// Runs until SIGTERM or SIGINT, then until open requests have ended or a second signal comes.
@@ -121,101 +160,8 @@ async fn ended(bound: &Bound) {
     }
 }
 
-/// What is served, and what it was made from.
-struct Parts {
-    authority: Arc<Authority>,
-    serving: Arc<Serving>,
-    files: Files,
-}
-
-/// The issuer's files, looked at for changes.
-struct Files {
-    store: Store,
-    domain: TrustDomain,
-    /// Where `ca.crt` is written for others.
-    publish: Option<std::path::PathBuf>,
-    material: Material,
-    /// What was there at the last look, if that was something new.
-    seen: Option<Material>,
-}
-
-impl Parts {
-    fn load(config: &Config) -> anyhow::Result<Self> {
-        let store = match (&config.issuer_dir, &config.dir) {
-            (Some(dir), _) => Store::Given(dir.clone()),
-            (None, Some(dir)) => Store::Own(dir.clone()),
-            (None, None) => anyhow::bail!("no directory for the issuer"),
-        };
-        let domain = config.trust_domain.clone();
-        let material = store.read(&domain)?;
-        let issuer = store.issuer(&material, &domain)?;
-        let publish = config.dir.clone();
-        let files = Files {
-            store,
-            domain,
-            publish,
-            material,
-            seen: None,
-        };
-        files.publish(&issuer)?;
-        let serving = Serving::new(config.names.clone(), &issuer)
-            .context("make the authority's own certificate")?;
-        let metrics = Metrics::new()?;
-        metrics.issuer(&issuer);
-        let authenticator = Authenticator::Jwt(JwtAuthenticator {
-            trust_domain: config.trust_domain.clone(),
-            issuer: config.token_issuer.clone(),
-            audiences: config.audiences.iter().cloned().collect(),
-            keys: Keys::new(config.keys.clone()),
-        });
-        let issuer = ArcSwap::from_pointee(issuer);
-        let lifetimes = config.lifetimes;
-        let authority = Arc::new(Authority {
-            issuer,
-            authenticator,
-            lifetimes,
-            metrics,
-        });
-        Ok(Self {
-            authority,
-            serving,
-            files,
-        })
-    }
-
-    fn keys(&self) -> &Keys {
-        let Authenticator::Jwt(jwt) = &self.authority.authenticator;
-        &jwt.keys
-    }
-}
-
-impl Files {
-    fn publish(&self, issuer: &Issuer) -> Result<(), StoreError> {
-        self.publish
-            .as_deref()
-            .map_or(Ok(()), |dir: &Path| publish(dir, issuer))
-    }
-
-    /// Returns the issuer anew if its files have changed and were the same in two looks: they may be written bit by bit.
-    fn changed(&mut self) -> Result<Option<Issuer>, StoreError> {
-        let material = self.store.read(&self.domain)?;
-        if material == self.material {
-            self.seen = None;
-            return Ok(None);
-        }
-        if self.seen.as_ref() != Some(&material) {
-            self.seen = Some(material);
-            return Ok(None);
-        }
-        let issuer = self.store.issuer(&material, &self.domain)?;
-        self.publish(&issuer)?;
-        self.material = material;
-        Ok(Some(issuer))
-    }
-}
-
 async fn serve(
-    parts: Parts,
+    mut parts: Parts,
     reload: Duration,
     [listener, metrics]: [TcpListener; 2],
     stop: CancellationToken,
@@ -229,39 +175,52 @@ async fn serve(
     let service = CertificateService(Arc::clone(&parts.authority));
     let counted = parts.authority.metrics.clone();
     let api = listener::serve(listener, tls, service, stop.clone());
+    let bundle = parts.bundle.take();
+    let changed = parts.authority.changed.subscribe();
+    let published = async {
+        if let Some(bundle) = bundle {
+            Box::pin(bundle.run(changed)).await;
+        }
+    };
     let watch = stop.run_until_cancelled(watch(parts, reload));
-    tokio::join!(api, metrics::serve(metrics, counted, stop.clone()), watch);
+    tokio::join!(
+        api,
+        metrics::serve(metrics, counted, stop.clone()),
+        watch,
+        stop.run_until_cancelled(published),
+    );
     Ok(())
 }
 
-/// Looks at the files and the age of our certificate until it is dropped.
+/// Looks at what the issuer is made from and at the age of our certificate until it is dropped.
 async fn watch(mut parts: Parts, reload: Duration) {
     let mut renewed = Instant::now();
     let mut warned: Option<Instant> = None;
     loop {
-        let authority = &parts.authority;
-        match parts.files.changed() {
+        let changed = parts.keeper.changed().await;
+        match changed {
             Ok(Some(issuer)) => {
                 info!(roots = issuer.bundle().roots().len(), "issuer changed");
-                authority.metrics.issuer(&issuer);
-                authority.issuer.store(Arc::new(issuer));
+                parts.authority.sign_with(issuer);
                 renewed = renew(&parts).unwrap_or(renewed);
             }
             Ok(None) if renewed.elapsed() >= RENEWAL => renewed = renew(&parts).unwrap_or(renewed),
             Ok(None) => {}
             Err(error) => {
-                authority.metrics.reload_failed("issuer");
+                parts.authority.metrics.reload_failed("issuer");
                 warn!(%error, cause = ?std::error::Error::source(&error), "issuer kept as it was");
             }
         }
-        if let Err(error) = parts.keys().refresh_if_due().await {
+        if let Some(keys) = parts.keys()
+            && let Err(error) = keys.refresh_if_due().await
+        {
             parts.authority.metrics.reload_failed("keys");
             warn!(%error, cause = ?std::error::Error::source(&error), "keys kept as they were");
         }
         if warned.is_none_or(|warned| warned.elapsed() >= REMINDER) {
             warned = warn_of_expiry(&parts.authority.issuer.load()).then(Instant::now);
         }
-        tokio::time::sleep(reload).await;
+        parts.keeper.wait(reload).await;
     }
 }
 

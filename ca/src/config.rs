@@ -1,6 +1,6 @@
 //! The authority's settings, read from the environment: one line a variable, all mistakes at once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,9 @@ use rustls_pki_types::ServerName;
 use weft_certs::env::{ConfigErrors, Env, list, parsed, positive};
 use weft_policy::spiffe::TrustDomain;
 
+use crate::account::Account;
 use crate::server::Lifetimes;
+use crate::store::Store;
 use crate::token::jwks::KeySource;
 
 /// All settings of `weft-ca`.
@@ -19,20 +21,26 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where metrics are served.
     pub metrics_listen: SocketAddr,
-    /// Our own directory: the root if `issuer_dir` is not given, and `ca.crt` for others.
-    pub dir: Option<PathBuf>,
-    /// Somebody else's directory with an issuer.
-    pub issuer_dir: Option<PathBuf>,
+    /// Where the issuer is.
+    pub issuer: IssuerPlace,
+    /// Where `ca.crt` is written for others.
+    pub publish: Option<PathBuf>,
     /// What is signed for.
     pub trust_domain: TrustDomain,
-    /// What tokens are signed with.
-    pub keys: KeySource,
-    /// Who must have issued a token.
-    pub token_issuer: String,
+    /// How tokens are checked.
+    pub tokens: Tokens,
     /// Whom a token must be meant for, one of them.
     pub audiences: HashSet<String>,
+    /// The proxies of nodes, which may ask for the leafs of the pods there.
+    pub node_accounts: BTreeSet<Account>,
     /// What callers know us as.
     pub names: Vec<ServerName<'static>>,
+    /// DNS names in the leafs of those who are called by name.
+    pub serving_names: BTreeMap<Account, Vec<ServerName<'static>>>,
+    /// The namespace that we are in.
+    pub namespace: String,
+    /// Has the roots, in our namespace and in those of the mesh.
+    pub bundle_config_map: Option<String>,
     /// How long leafs live.
     pub lifetimes: Lifetimes,
     /// How often files are looked at for changes.
@@ -41,7 +49,38 @@ pub struct Config {
     pub log: String,
 }
 
+/// Where an issuer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IssuerPlace {
+    /// In files.
+    Files(Store),
+    /// In a Secret of our namespace.
+    Secret(String),
+}
+
+/// How tokens are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// By published keys.
+    Keys {
+        /// What they are signed with.
+        source: KeySource,
+        /// Who must have issued them.
+        issuer: String,
+    },
+    /// By the API server.
+    Kubernetes,
+}
+
 impl Config {
+    /// Whether there must be an API server.
+    #[must_use]
+    pub fn needs_cluster(&self) -> bool {
+        self.tokens == Tokens::Kubernetes
+            || self.bundle_config_map.is_some()
+            || matches!(self.issuer, IssuerPlace::Secret(_))
+    }
+
     /// Reads the settings by a lookup of variables.
     ///
     /// # Errors
@@ -53,27 +92,24 @@ impl Config {
     }
 
     fn read(env: &mut Env<impl Fn(&str) -> Option<String>>) -> Self {
-        let web_roots: PathBuf = env.or(
-            "WEFT_CA_JWKS_ROOTS",
-            "/etc/ssl/certs/ca-certificates.crt",
-            parsed,
-        );
+        let dir = env.optional("WEFT_CA_DIR").map(PathBuf::from);
         let config = Self {
             listen: env.or("WEFT_CA_LISTEN", "[::]:15012", parsed),
             metrics_listen: env.or("WEFT_CA_METRICS_LISTEN", "[::]:15014", parsed),
-            dir: env.optional("WEFT_CA_DIR").map(PathBuf::from),
-            issuer_dir: env.optional("WEFT_CA_ISSUER_DIR").map(PathBuf::from),
+            issuer: issuer(env, dir.clone()),
+            publish: dir,
             trust_domain: env.or("WEFT_TRUST_DOMAIN", "cluster.local", parsed),
-            keys: env.required("WEFT_CA_JWKS", "none", |text| {
-                key_source(text, web_roots.clone())
-            }),
-            token_issuer: env.required("WEFT_CA_TOKEN_ISSUER", "none", parsed),
+            tokens: tokens(env),
             audiences: env.or("WEFT_CA_AUDIENCES", "istio-ca", list),
+            node_accounts: env.or("WEFT_CA_TRUSTED_NODE_ACCOUNTS", "", accounts),
             names: env.or(
                 "WEFT_CA_DNS_NAMES",
                 "localhost,weft-ca.weft-system.svc",
                 names,
             ),
+            serving_names: env.or("WEFT_CA_SERVING_NAMES", "", serving_names),
+            namespace: env.or("WEFT_NAMESPACE", "weft-system", parsed),
+            bundle_config_map: env.optional("WEFT_CA_BUNDLE_CONFIGMAP"),
             lifetimes: Lifetimes {
                 default: env.or("WEFT_CA_DEFAULT_TTL", "24h", positive),
                 max: env.or("WEFT_CA_MAX_TTL", "2160h", positive),
@@ -81,18 +117,90 @@ impl Config {
             reload: env.or("WEFT_CA_RELOAD", "5s", positive),
             log: env.or("WEFT_LOG", "info", parsed),
         };
-        if config.dir.is_none() && config.issuer_dir.is_none() {
-            let reason = "neither it nor WEFT_CA_ISSUER_DIR says where the issuer is";
-            env.mistake("WEFT_CA_DIR", reason.to_owned());
-        }
         if config.lifetimes.default > config.lifetimes.max {
-            env.mistake(
-                "WEFT_CA_DEFAULT_TTL",
-                "is more than WEFT_CA_MAX_TTL".to_owned(),
-            );
+            let reason = "is more than WEFT_CA_MAX_TTL";
+            env.mistake("WEFT_CA_DEFAULT_TTL", reason.to_owned());
+        }
+        if !config.node_accounts.is_empty() && config.tokens != Tokens::Kubernetes {
+            let reason = "needs WEFT_CA_TOKENS=kubernetes, which tells the pod of a caller";
+            env.mistake("WEFT_CA_TRUSTED_NODE_ACCOUNTS", reason.to_owned());
         }
         config
     }
+}
+
+fn issuer(env: &mut Env<impl Fn(&str) -> Option<String>>, dir: Option<PathBuf>) -> IssuerPlace {
+    let given = env.optional("WEFT_CA_ISSUER_DIR").map(PathBuf::from);
+    let secret = env.optional("WEFT_CA_SECRET");
+    match (secret, given, dir) {
+        (Some(secret), None, None) => IssuerPlace::Secret(secret),
+        (None, Some(dir), _) => IssuerPlace::Files(Store::Given(dir)),
+        (None, None, Some(dir)) => IssuerPlace::Files(Store::Own(dir)),
+        (None, None, None) => {
+            let reason =
+                "none of it, WEFT_CA_ISSUER_DIR and WEFT_CA_SECRET says where the issuer is";
+            env.mistake("WEFT_CA_DIR", reason.to_owned());
+            IssuerPlace::Secret(String::new())
+        }
+        (Some(secret), ..) => {
+            let reason = "the issuer is in a Secret or in a directory, not in both";
+            env.mistake("WEFT_CA_SECRET", reason.to_owned());
+            IssuerPlace::Secret(secret)
+        }
+    }
+}
+
+fn tokens(env: &mut Env<impl Fn(&str) -> Option<String>>) -> Tokens {
+    let by_keys = env.or("WEFT_CA_TOKENS", "keys", |text| match text {
+        "keys" => Ok(true),
+        "kubernetes" => Ok(false),
+        _ => Err("is neither `keys` nor `kubernetes`".to_owned()),
+    });
+    let keys = env.optional("WEFT_CA_JWKS");
+    let roots: PathBuf = env.or(
+        "WEFT_CA_JWKS_ROOTS",
+        "/etc/ssl/certs/ca-certificates.crt",
+        parsed,
+    );
+    let issuer = env.optional("WEFT_CA_TOKEN_ISSUER");
+    if !by_keys {
+        return Tokens::Kubernetes;
+    }
+    let missing = || "must be set, or WEFT_CA_TOKENS=kubernetes".to_owned();
+    let keys = keys.ok_or_else(missing);
+    let source = keys.and_then(|text| key_source(&text, roots));
+    let source = source.unwrap_or_else(|reason| {
+        env.mistake("WEFT_CA_JWKS", reason);
+        KeySource::File(PathBuf::new())
+    });
+    if issuer.is_none() {
+        env.mistake("WEFT_CA_TOKEN_ISSUER", missing());
+    }
+    Tokens::Keys {
+        source,
+        issuer: issuer.unwrap_or_default(),
+    }
+}
+
+fn accounts(text: &str) -> Result<BTreeSet<Account>, String> {
+    let words: Vec<String> = list(text)?;
+    words.iter().map(|word| parsed(word)).collect()
+}
+
+/// `<namespace>/<service account>=<name>`, as often as there are names.
+fn serving_names(text: &str) -> Result<BTreeMap<Account, Vec<ServerName<'static>>>, String> {
+    let mut named: BTreeMap<Account, Vec<ServerName<'static>>> = BTreeMap::new();
+    let words: Vec<String> = list(text)?;
+    for word in words {
+        let wrong = || format!("{word:?} is not <namespace>/<service account>=<DNS name>");
+        let (account, name) = word.split_once('=').ok_or_else(wrong)?;
+        let name = ServerName::try_from(name.trim().to_owned()).or(Err(wrong()))?;
+        if !matches!(name, ServerName::DnsName(_)) {
+            return Err(wrong());
+        }
+        named.entry(parsed(account.trim())?).or_default().push(name);
+    }
+    Ok(named)
 }
 
 /// DNS names and addresses; those of this machine are always among them.
@@ -139,7 +247,58 @@ mod tests {
         assert!(config.audiences.contains("istio-ca"));
         assert_eq!(config.lifetimes.max, Duration::from_secs(90 * 24 * 3600));
         assert_eq!(config.names.len(), 4);
-        assert!(matches!(config.keys, KeySource::Url { .. }));
+        let is_url = |tokens| {
+            matches!(
+                tokens,
+                Tokens::Keys {
+                    source: KeySource::Url { .. },
+                    ..
+                }
+            )
+        };
+        assert!(is_url(config.tokens));
+    }
+
+    #[test]
+    fn on_kubernetes_two_are_enough() {
+        let config = read(&[
+            ("WEFT_CA_SECRET", "weft-ca"),
+            ("WEFT_CA_TOKENS", "kubernetes"),
+        ]);
+        let config = config.unwrap();
+        assert!(config.needs_cluster());
+        assert_eq!(config.issuer, IssuerPlace::Secret("weft-ca".to_owned()));
+        assert_eq!(config.tokens, Tokens::Kubernetes);
+    }
+
+    #[test]
+    fn names_of_servers_are_collected_by_account() {
+        let named = serving_names("a/b=x.a.svc, a/b=y.a.svc,c/d=z").unwrap();
+        let count = |account: &str| named[&account.parse().unwrap()].len();
+        assert_eq!((count("a/b"), count("c/d")), (2, 1));
+        for wrong in ["a/b", "a=x", "a/b=", "a/b=1.2.3.4", "a/b=x y"] {
+            assert!(serving_names(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_a_mistake() {
+        let good = [
+            ("WEFT_CA_DIR", "/ca"),
+            ("WEFT_CA_JWKS", "/jwks"),
+            ("WEFT_CA_TOKEN_ISSUER", "https://a"),
+        ];
+        let rows = [
+            ("WEFT_CA_SECRET", "weft-ca"),
+            ("WEFT_CA_TRUSTED_NODE_ACCOUNTS", "istio-system/ztunnel"),
+            ("WEFT_CA_TOKENS", "some"),
+        ];
+        for (name, value) in rows {
+            let mut variables = good.to_vec();
+            variables.push((name, value));
+            let errors = read(&variables).unwrap_err().to_string();
+            assert!(errors.contains(name), "{errors}");
+        }
     }
 
     #[test]

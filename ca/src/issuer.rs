@@ -29,6 +29,8 @@ pub struct Issuer {
     chain: Vec<CertificateDer<'static>>,
     /// What verifies: the root of the chain, and the others that overlap with it.
     bundle: Bundle,
+    /// That one of the roots which leafs of ours chain to.
+    root: CertificateDer<'static>,
     /// The first end of all that a leaf of ours depends on.
     not_after: SystemTime,
 }
@@ -114,6 +116,7 @@ impl Issuer {
             domain,
             signer,
             chain,
+            root: own.clone(),
             bundle,
             not_after,
         };
@@ -137,8 +140,11 @@ impl Issuer {
         let time = UnixTime::since_unix_epoch(time);
         let usage = webpki::KeyUsage::server_auth();
         let root = self.bundle.verify(end_entity, intermediates, time, usage);
-        let root = not_after(root.map_err(IssuerError::Proof)?);
-        self.not_after = root.map_or(self.not_after, |root| root.min(self.not_after));
+        let root = root.map_err(IssuerError::Proof)?.clone();
+        let end = not_after(&root);
+        self.not_after = end.map_or(self.not_after, |end| end.min(self.not_after));
+        self.bundle = first_in(&self.bundle, &root)?;
+        self.root = root;
         Ok(())
     }
 
@@ -154,8 +160,25 @@ impl Issuer {
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<CertificateDer<'static>, IssuerError> {
+        self.sign_named(&Subject { id, names: &[] }, key, lifetime, now)
+    }
+
+    /// The same, for one who is also called by DNS names, such as a webhook.
+    ///
+    /// # Errors
+    /// As [`Issuer::sign`], and if a name cannot be written into a certificate.
+    pub fn sign_named(
+        &self,
+        subject: &Subject<'_>,
+        key: &impl PublicKeyData,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, IssuerError> {
         let mut params = self.leaf_params(lifetime, now)?;
-        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
+        params.subject_alt_names = vec![SanType::URI(subject.id.as_str().try_into()?)];
+        for name in subject.names {
+            params.subject_alt_names.push(alt_name(name)?);
+        }
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -191,10 +214,7 @@ impl Issuer {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = self.leaf_params(lifetime, now)?;
         for name in names {
-            params.subject_alt_names.push(match name {
-                ServerName::IpAddress(address) => SanType::IpAddress((*address).into()),
-                name => SanType::DnsName(name.to_str().as_ref().try_into()?),
-            });
+            params.subject_alt_names.push(alt_name(name)?);
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let leaf = params.signed_by(&key, &self.signer)?.der().clone();
@@ -221,6 +241,12 @@ impl Issuer {
     #[must_use]
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
+    }
+
+    /// Returns that root which leafs of this issuer chain to.
+    #[must_use]
+    pub fn root(&self) -> &CertificateDer<'static> {
+        &self.root
     }
 
     /// Returns when the issuer, or what it depends on, ends.
@@ -269,6 +295,28 @@ impl Issuer {
         ];
         Ok(params)
     }
+}
+
+/// The roots with `root` before all others: who reads them knows what is signed under.
+fn first_in(bundle: &Bundle, root: &CertificateDer<'static>) -> Result<Bundle, CertError> {
+    let others = bundle.roots().iter().filter(|other| *other != root);
+    Bundle::new([root].into_iter().chain(others).cloned().collect())
+}
+
+/// Whose leaf it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// What its holder is.
+    pub id: &'a SpiffeId,
+    /// What its holder is called by those who know no identities.
+    pub names: &'a [ServerName<'static>],
+}
+
+fn alt_name(name: &ServerName<'_>) -> Result<SanType, IssuerError> {
+    Ok(match name {
+        ServerName::IpAddress(address) => SanType::IpAddress((*address).into()),
+        name => SanType::DnsName(name.to_str().as_ref().try_into()?),
+    })
 }
 
 /// Why an authority cannot be used, or does not sign.

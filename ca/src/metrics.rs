@@ -11,11 +11,12 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
+use weft_certs::bundle::fingerprint;
 
 use crate::issuer::Issuer;
 
@@ -29,6 +30,10 @@ pub(crate) struct Metrics {
     reload_failures: IntCounterVec,
     issuer_expiry: IntGauge,
     root_expiry: IntGauge,
+    issuer_info: IntGaugeVec,
+    root_info: IntGaugeVec,
+    token_reviews: IntCounterVec,
+    bundle_writes: IntCounterVec,
 }
 
 impl Metrics {
@@ -41,6 +46,11 @@ impl Metrics {
         };
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let fingerprints = |name: &str, help: &str| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["fingerprint"])?;
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
@@ -65,6 +75,24 @@ impl Metrics {
                 "weft_ca_root_expiry_timestamp_seconds",
                 "When the first root ends, in seconds since 1970.",
             )?,
+            issuer_info: fingerprints(
+                "weft_identity_issuer_info",
+                "The root that is signed under, by its SHA-256.",
+            )?,
+            root_info: fingerprints(
+                "weft_identity_root_info",
+                "The roots that are given out, by their SHA-256.",
+            )?,
+            token_reviews: counter(
+                "weft_ca_token_reviews_total",
+                "Tokens that the API server was asked about, or had been a moment ago.",
+                "result",
+            )?,
+            bundle_writes: counter(
+                "weft_ca_bundle_writes_total",
+                "ConfigMaps with the roots that were written.",
+                "result",
+            )?,
             registry,
         })
     }
@@ -85,6 +113,23 @@ impl Metrics {
         self.issuer_expiry.set(unix_seconds(issuer.not_after()));
         self.root_expiry
             .set(issuer.bundle().first_expiry().map_or(0, unix_seconds));
+        self.issuer_info.reset();
+        let root = fingerprint(issuer.root());
+        self.issuer_info.with_label_values(&[&root]).set(1);
+        self.root_info.reset();
+        for root in issuer.bundle().roots() {
+            self.root_info
+                .with_label_values(&[&fingerprint(root)])
+                .set(1);
+        }
+    }
+
+    pub(crate) fn reviewed(&self, result: &'static str) {
+        self.token_reviews.with_label_values(&[result]).inc();
+    }
+
+    pub(crate) fn bundle_written(&self, result: &'static str) {
+        self.bundle_writes.with_label_values(&[result]).inc();
     }
 
     /// Counts a connection as open until the guard is dropped.
@@ -169,6 +214,8 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 mod tests {
     use std::collections::BTreeSet;
 
+    use weft_policy::spiffe::TrustDomain;
+
     use super::*;
 
     #[test]
@@ -177,6 +224,10 @@ mod tests {
         metrics.request("issued");
         metrics.handshake_failed("closed");
         metrics.reload_failed("keys");
+        metrics.reviewed("good");
+        metrics.bundle_written("ok");
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        metrics.issuer(&Issuer::generate(&domain).unwrap());
         let text = metrics.text().unwrap();
         let served: BTreeSet<&str> = text
             .lines()

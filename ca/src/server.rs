@@ -2,20 +2,25 @@
 //!
 //! Nothing of a request but its public key reaches the certificate. How connections are accepted is in `listener`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use rustls_pki_types::ServerName;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 use weft_api::istio_ca::istio_certificate_service_server::IstioCertificateService;
 use weft_api::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
 use weft_policy::spiffe::SpiffeId;
 
+use crate::account::Account;
 use crate::csr::{CsrError, checked_key};
-use crate::issuer::{Issuer, IssuerError};
+use crate::issuer::{Issuer, IssuerError, Subject};
 use crate::metrics::Metrics;
-use crate::token::{Authenticator, TokenError};
+use crate::nodes::{NodeError, Nodes};
+use crate::token::{Authenticator, Caller, TokenError};
 
 pub(crate) mod listener;
 pub(crate) mod serving;
@@ -24,8 +29,12 @@ pub(crate) mod serving;
 pub(crate) struct Authority {
     pub(crate) issuer: ArcSwap<Issuer>,
     pub(crate) authenticator: Authenticator,
+    pub(crate) nodes: Nodes,
+    pub(crate) serving_names: BTreeMap<Account, Vec<ServerName<'static>>>,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) metrics: Metrics,
+    /// Counts the issuers that there were.
+    pub(crate) changed: watch::Sender<u64>,
 }
 
 /// How long leafs live.
@@ -62,17 +71,47 @@ impl Authority {
         request: &Request<IstioCertificateRequest>,
     ) -> Result<IstioCertificateResponse, Refusal> {
         let token = bearer(request).ok_or(Refusal::NoToken)?;
-        let id = self.authenticator.authenticate(token).await?;
+        let caller = self.authenticator.authenticate(token).await?;
         let message = request.get_ref();
-        check_impersonation(message, &id)?;
+        let id = match impersonated(message, &caller.id)? {
+            Some(asked) => self.checked_impersonation(&caller, asked).await?,
+            None => caller.id,
+        };
         let lifetime = self.lifetimes.choose(message.validity_duration)?;
         let key = checked_key(&message.csr, &id)?;
         let issuer = self.issuer.load();
-        let leaf = issuer.sign(&id, &key, lifetime, SystemTime::now())?;
+        let names = Account::of(&id).and_then(|account| self.serving_names.get(&account));
+        let names = names.map(Vec::as_slice).unwrap_or_default();
+        let subject = Subject { id: &id, names };
+        let leaf = issuer.sign_named(&subject, &key, lifetime, SystemTime::now())?;
         info!(%id, ?lifetime, "leaf issued");
         Ok(IstioCertificateResponse {
             cert_chain: issuer.response(&leaf),
         })
+    }
+}
+
+impl Authority {
+    /// Signs with `issuer` from now on.
+    pub(crate) fn sign_with(&self, issuer: Issuer) {
+        self.metrics.issuer(&issuer);
+        self.issuer.store(Arc::new(issuer));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    async fn checked_impersonation(
+        &self,
+        caller: &Caller,
+        asked: SpiffeId,
+    ) -> Result<SpiffeId, Refusal> {
+        match self.nodes.check(caller, &asked).await {
+            Ok(()) => Ok(asked),
+            Err(source) => Err(Refusal::Impersonation {
+                id: caller.id.clone(),
+                asked,
+                source,
+            }),
+        }
     }
 }
 
@@ -97,8 +136,14 @@ enum Refusal {
     NoToken,
     #[error("token refused")]
     Token(#[from] TokenError),
-    #[error("{id} asks to be {asked}")]
-    Impersonation { id: SpiffeId, asked: String },
+    #[error("{id} must not be {asked}")]
+    Impersonation {
+        id: SpiffeId,
+        asked: SpiffeId,
+        source: NodeError,
+    },
+    #[error("{asked} is asked for, which is no identity")]
+    NoIdentity { asked: String },
     #[error("a lifetime of {asked:?} is more than {max:?}")]
     Lifetime { asked: Duration, max: Duration },
     #[error(transparent)]
@@ -114,8 +159,10 @@ impl Refusal {
         match self {
             Self::NoToken => "no_token",
             Self::Token(TokenError::Keys(_)) => "no_keys",
+            Self::Token(TokenError::Unreviewed(_)) => "no_review",
             Self::Token(_) => "bad_token",
-            Self::Impersonation { .. } => "impersonation",
+            Self::Impersonation { source, .. } if source.is_unknown() => "no_review",
+            Self::Impersonation { .. } | Self::NoIdentity { .. } => "impersonation",
             Self::Lifetime { .. } => "bad_lifetime",
             Self::Csr(_) => "bad_request",
             Self::Issuer(_) => "issuer_failed",
@@ -127,12 +174,16 @@ impl Refusal {
     fn into_status(self) -> Status {
         warn!(reason = self.label(), error = %self, cause = ?std::error::Error::source(&self), "no leaf issued");
         match self {
-            Self::Token(TokenError::Keys(_)) | Self::TooSlow => {
+            Self::Token(TokenError::Keys(_) | TokenError::Unreviewed(_)) | Self::TooSlow => {
                 Status::unavailable("callers cannot be authenticated at the moment")
             }
-            Self::NoToken | Self::Token(_) | Self::Impersonation { .. } => {
-                Status::unauthenticated("request authenticate failure")
+            Self::Impersonation { source, .. } if source.is_unknown() => {
+                Status::unavailable("callers cannot be authenticated at the moment")
             }
+            Self::NoToken
+            | Self::Token(_)
+            | Self::Impersonation { .. }
+            | Self::NoIdentity { .. } => Status::unauthenticated("request authenticate failure"),
             refusal @ (Self::Lifetime { .. } | Self::Csr(_)) => {
                 Status::invalid_argument(refusal.to_string())
             }
@@ -152,17 +203,23 @@ fn bearer<T>(request: &Request<T>) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// A node's proxy may ask for its pods' leafs in Istio; nobody may here, but everybody may name himself.
-fn check_impersonation(message: &IstioCertificateRequest, id: &SpiffeId) -> Result<(), Refusal> {
+/// The identity that the caller wants to be given, if that is another than its own.
+fn impersonated(
+    message: &IstioCertificateRequest,
+    id: &SpiffeId,
+) -> Result<Option<SpiffeId>, Refusal> {
     let fields = message.metadata.as_ref().map(|metadata| &metadata.fields);
     let Some(asked) = fields.and_then(|fields| fields.get("ImpersonatedIdentity")) else {
-        return Ok(());
+        return Ok(None);
     };
-    match &asked.kind {
-        Some(prost_types::value::Kind::StringValue(asked)) if asked == id.as_str() => Ok(()),
-        other => Err(Refusal::Impersonation {
-            id: id.clone(),
-            asked: format!("{other:?}"),
+    let parsed = match &asked.kind {
+        Some(prost_types::value::Kind::StringValue(asked)) => SpiffeId::parse(asked).ok(),
+        _ => None,
+    };
+    match parsed {
+        Some(asked) => Ok((asked != *id).then_some(asked)),
+        None => Err(Refusal::NoIdentity {
+            asked: format!("{:?}", asked.kind),
         }),
     }
 }

@@ -27,9 +27,24 @@ pub enum Store {
 /// What a store held when it was read; equal materials make equal issuers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Material {
-    chain: String,
-    key: String,
-    roots: String,
+    /// The issuer's certificate, and those between it and a root, as PEM.
+    pub(crate) chain: String,
+    /// Its key, as PEM.
+    pub(crate) key: String,
+    /// All roots that are trusted, that of the issuer first, as PEM.
+    pub(crate) roots: String,
+    /// Counts the changes of the roots, where somebody counts them.
+    pub(crate) sequence: Option<u64>,
+}
+
+impl Material {
+    /// Makes the issuer of what was read.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub fn issuer(&self, domain: &TrustDomain) -> Result<Issuer, IssuerError> {
+        Issuer::from_pem(domain, &self.chain, &self.key, &self.roots)
+    }
 }
 
 impl Store {
@@ -49,12 +64,11 @@ impl Store {
     /// # Errors
     /// If the issuer cannot be used, with the directory it is in.
     pub fn issuer(&self, material: &Material, domain: &TrustDomain) -> Result<Issuer, StoreError> {
-        Issuer::from_pem(domain, &material.chain, &material.key, &material.roots).map_err(
-            |source| StoreError::Issuer {
-                dir: self.dir().to_owned(),
-                source,
-            },
-        )
+        let unusable = |source| StoreError::Issuer {
+            dir: self.dir().to_owned(),
+            source,
+        };
+        material.issuer(domain).map_err(unusable)
     }
 
     /// Returns the directory.
@@ -116,6 +130,7 @@ fn read_own(dir: &Path, domain: &TrustDomain) -> Result<Material, StoreError> {
         chain: issuer.clone(),
         key: issuer,
         roots,
+        sequence: None,
     })
 }
 
@@ -124,6 +139,7 @@ fn read_given(dir: &Path) -> Result<Material, StoreError> {
         chain: read(&dir.join("tls.crt"))?,
         key: read(&dir.join("tls.key"))?,
         roots: read(&dir.join("ca.crt"))?,
+        sequence: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Who is asking for a leaf: the holder of a service-account token.
 //!
 //! The one seam for kinds of proof. A JWT is checked here against published keys: signature, issuer, audience, time, and then the
-//! claims that Kubernetes writes for a service account. The identity follows from these claims alone.
+//! claims that Kubernetes writes for a service account; or the API server is asked ([`review`]). The identity follows from that alone.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,23 +13,52 @@ use weft_policy::spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 
 pub mod jwks;
 pub mod mint;
+pub mod review;
 
 use crate::token::jwks::{KeyError, Keys};
+use crate::token::review::{Reviewer, Unreviewed};
 
 /// A way to find out who is asking.
+#[expect(clippy::large_enum_variant, reason = "an authority has one of it")]
 pub enum Authenticator {
     /// By JWT and published keys.
     Jwt(JwtAuthenticator),
+    /// By asking the API server.
+    Review(Reviewer),
+}
+
+/// Whoever holds a good token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Who that is.
+    pub id: SpiffeId,
+    /// The pod that the token was made for, where the proof tells it.
+    pub pod: Option<PodRef>,
+}
+
+/// A pod, and not a later one of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    /// Its name, in the namespace of the caller's identity.
+    pub name: String,
+    /// Never given twice.
+    pub uid: String,
+    /// Where it runs, if the token says so.
+    pub node: Option<String>,
 }
 
 impl Authenticator {
-    /// Returns the identity of whoever holds `token`.
+    /// Returns who holds `token`.
     ///
     /// # Errors
     /// If the token proves nothing, or its proof cannot be checked now.
-    pub async fn authenticate(&self, token: &str) -> Result<SpiffeId, TokenError> {
+    pub async fn authenticate(&self, token: &str) -> Result<Caller, TokenError> {
         match self {
-            Self::Jwt(authenticator) => authenticator.authenticate(token).await,
+            Self::Jwt(authenticator) => {
+                let id = authenticator.authenticate(token).await?;
+                Ok(Caller { id, pod: None })
+            }
+            Self::Review(reviewer) => reviewer.authenticate(token).await,
         }
     }
 }
@@ -70,6 +99,24 @@ pub enum TokenError {
     /// No keys were ever got, so nothing can be said of the token.
     #[error("no keys to check tokens with")]
     Keys(#[from] KeyError),
+    /// The API server did not say, so nothing can be said of the token.
+    #[error("the token was not reviewed")]
+    Unreviewed(#[from] Unreviewed),
+    /// The API server says so; why, it tells us or nobody.
+    #[error("the API server refuses the token: {reason}")]
+    Refused {
+        /// Its words.
+        reason: String,
+    },
+    /// Of an API server, but for others.
+    #[error("the token is meant for {audiences:?}")]
+    Audience {
+        /// For whom.
+        audiences: Vec<String>,
+    },
+    /// Of a service account, but of none of its pods: it would outlive them.
+    #[error("the token is not bound to a pod")]
+    Unbound,
     /// Not signed by a key we know, of another issuer or audience, or out of its time.
     #[error("the token is not valid")]
     Invalid(#[from] JwtError),

@@ -136,6 +136,9 @@ impl Bundle {
     }
 
     /// Verifies a chain as RFC 5280 section 6 says, and returns the root at its end.
+    ///
+    /// # Errors
+    /// Why it does not chain to one of the roots.
     pub fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -165,6 +168,9 @@ impl Bundle {
 }
 
 /// Reads all certificates of a PEM text; other blocks are skipped.
+///
+/// # Errors
+/// If it is broken, or there is none.
 pub fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, CertError> {
     let blocks = pem::parse_many(text).map_err(CertError::Pem)?;
     let certificates: Vec<_> = blocks
@@ -181,13 +187,22 @@ pub fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'static>>,
 }
 
 /// Writes one certificate as PEM, with `\n` after each line.
+#[must_use]
 pub fn certificate_to_pem(certificate: &CertificateDer<'_>) -> String {
     let block = pem::Pem::new(CERTIFICATE, certificate.as_ref());
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&block, config)
 }
 
+/// Returns the SHA-256 of a certificate in hexadecimal, as `openssl x509 -fingerprint -sha256` has it but for the colons.
+#[must_use]
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let digest = crate::jwt::digest(certificate);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Returns when a certificate ends, if it can be parsed.
+#[must_use]
 pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(system_time(certificate.validity().not_after.timestamp()))

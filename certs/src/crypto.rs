@@ -6,6 +6,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 
 /// Returns the one provider: TLS 1.3 suites only, the hybrid post-quantum key exchange first.
+#[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
 }

@@ -47,6 +47,7 @@ fn authenticate(token: &str) -> Option<SpiffeId> {
         .runtime
         .block_on(checker.authenticator.authenticate(token))
         .ok()
+        .map(|caller| caller.id)
 }
 
 libfuzzer_sys::fuzz_target!(|text: &str| {

@@ -94,7 +94,12 @@ impl ApiServer {
         for document in rights.split("\n---\n") {
             self.apply(serde_saphyr::from_str(document).unwrap()).await;
         }
-        let token = self.token("default", "weft-discovery", None).await;
+        self.as_account("default", "weft-discovery").await
+    }
+
+    /// How a service account reaches it, with no rights but its own.
+    pub(crate) async fn as_account(&self, namespace: &str, account: &str) -> Config {
+        let token = self.token(namespace, account, None).await;
         let mut config = self.config.clone();
         config.auth_info = AuthInfo {
             token: Some(token.into()),
@@ -110,10 +115,25 @@ impl ApiServer {
         account: &str,
         audience: Option<&str>,
     ) -> String {
+        self.token_of(namespace, account, audience, None).await
+    }
+
+    /// The same, as the kubelet gets it for a pod of the account, if `pod` is one.
+    pub(crate) async fn token_of(
+        &self,
+        namespace: &str,
+        account: &str,
+        audience: Option<&str>,
+        pod: Option<&DynamicObject>,
+    ) -> String {
         let audiences: Vec<&str> = audience.into_iter().collect();
+        let bound = pod.map(|pod| {
+            let (name, uid) = (&pod.metadata.name, &pod.metadata.uid);
+            serde_json::json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid})
+        });
         let body = serde_json::json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-            "spec": {"audiences": audiences, "expirationSeconds": 3600},
+            "spec": {"audiences": audiences, "expirationSeconds": 3600, "boundObjectRef": bound},
         });
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
         let request = http::Request::post(path).header("content-type", "application/json");

@@ -13,5 +13,7 @@
 )]
 
 mod api_server;
+mod authority;
+mod ca;
 mod discovery;
 mod subscriber;
