@@ -139,6 +139,28 @@ impl Shop {
     }
 }
 
+/// Calls `web` in one of the protocols that all hops then speak.
+async fn ask(shop: &Shop, kind: &str, parent: &str) -> Answer {
+    if kind == "HTTP/1" {
+        let mut client = Http1::connect(shop.web.inbound).await;
+        client
+            .send(format!(
+                "GET /orders/7?token=secret HTTP/1.1\r\nhost: web\r\ntraceparent: {parent}\r\n\r\n"
+            ))
+            .await;
+        return client.answer().await;
+    }
+    let mut request = Request::post("http://web/shop.Orders/Get").header("traceparent", parent);
+    if kind == "gRPC" {
+        request = request.header(CONTENT_TYPE, "application/grpc");
+    }
+    let client = Http2::connect(shop.web.inbound).await;
+    let request = request.body(()).unwrap();
+    client.send(request, "", HeaderMap::new()).await.unwrap()
+}
+
+const KINDS: [&str; 3] = ["HTTP/1", "HTTP/2", "gRPC"];
+
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 fn traceparent(number: u8) -> (String, String) {
@@ -194,27 +216,9 @@ async fn one_call_through_three_services_is_one_trace_with_every_hop() {
     let Some(shop) = Shop::open("grpc", |users| vec![users]).await else {
         return;
     };
-    let mut one = Http1::connect(shop.web.inbound).await;
-    let two = Http2::connect(shop.web.inbound).await;
-    for (number, kind) in [(1, "HTTP/1"), (2, "HTTP/2"), (3, "gRPC")] {
+    for (number, kind) in (1..).zip(KINDS) {
         let (id, parent) = traceparent(number);
-        let request = Request::post("http://web/shop.Orders/Get").header("traceparent", &parent);
-        let answer = match kind {
-            "HTTP/1" => {
-                one.send(format!("GET /orders/7?token=secret HTTP/1.1\r\nhost: web\r\ntraceparent: {parent}\r\n\r\n")).await;
-                one.answer().await
-            }
-            "HTTP/2" => two
-                .send(request.body(()).unwrap(), "", HeaderMap::new())
-                .await
-                .unwrap(),
-            _ => {
-                let request = request.header(CONTENT_TYPE, "application/grpc");
-                two.send(request.body(()).unwrap(), "", HeaderMap::new())
-                    .await
-                    .unwrap()
-            }
-        };
+        let answer = ask(&shop, kind, &parent).await;
         assert_eq!(answer.status, StatusCode::OK, "{kind}");
         let spans = shop.jaeger.trace(&id, 5).await;
         assert_eq!(hops(&spans), THREE, "{kind}: {spans:#?}");
@@ -266,68 +270,79 @@ async fn one_call_through_three_services_is_one_trace_with_every_hop() {
 
 #[tokio::test]
 async fn each_attempt_is_a_span_of_its_own() {
-    // Closed at once, so that nobody listens there.
+    // An endpoint that was found dead is left out for a while, so each protocol has a shop of its own.
+    for (first, kind) in (10..).step_by(30).zip(KINDS) {
+        let Some(shop) = Shop::open("http/protobuf", with_dead_ones).await else {
+            return;
+        };
+        let mut numbers = first..first + 30;
+        while !is_tried_again(&shop, kind, numbers.next().unwrap()).await {}
+    }
+}
+
+/// Two endpoints beside `users` where nobody listens.
+fn with_dead_ones(users: Endpoint) -> Vec<Endpoint> {
+    // Closed at once.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .unwrap();
-    let shop = Shop::open("http/protobuf", |users| {
-        let dead = |_| Endpoint {
-            inbound: Some(nobody),
-            address: nobody,
-            weight: 50,
-            ..users.clone()
-        };
-        let mut all: Vec<_> = (0..2).map(dead).collect();
-        all[1].address.set_port(1);
-        all.push(users);
-        all
-    });
-    let Some(shop) = shop.await else { return };
-    for number in 10..40 {
-        let (id, parent) = traceparent(number);
-        let mut client = Http1::connect(shop.web.inbound).await;
-        client
-            .send(format!(
-                "GET / HTTP/1.1\r\nhost: web\r\ntraceparent: {parent}\r\n\r\n"
-            ))
-            .await;
-        assert_eq!(client.answer().await.status, StatusCode::OK);
-        let spans = shop.jaeger.trace(&id, 5).await;
-        let Some(whole) = spans.iter().find(|span| span.kind.ends_with("INTERNAL")) else {
-            continue;
-        };
-        let whole = whole.clone();
-        let spans = shop.jaeger.trace(&id, 7).await;
-        check_tree(&spans);
+    let dead = |_| Endpoint {
+        inbound: Some(nobody),
+        address: nobody,
+        weight: 50,
+        ..users.clone()
+    };
+    let mut all: Vec<_> = (0..2).map(dead).collect();
+    all[1].address.set_port(1);
+    all.push(users);
+    all
+}
+
+/// Calls once; if that took several attempts, checks what Jaeger has of them.
+async fn is_tried_again(shop: &Shop, kind: &str, number: u8) -> bool {
+    let (id, parent) = traceparent(number);
+    assert_eq!(
+        ask(shop, kind, &parent).await.status,
+        StatusCode::OK,
+        "{kind}"
+    );
+    let spans = shop.jaeger.trace(&id, 5).await;
+    let Some(whole) = spans.iter().find(|span| span.kind.ends_with("INTERNAL")) else {
+        return false;
+    };
+    let whole = whole.clone();
+    let spans = shop.jaeger.trace(&id, 7).await;
+    check_tree(&spans);
+    assert_eq!(
+        whole.get("weft.attempts").parse::<usize>().unwrap(),
+        spans.len() - 5
+    );
+    let tries: Vec<&Span> = spans
+        .iter()
+        .filter(|span| span.parent == whole.id)
+        .collect();
+    assert_eq!(tries.len(), spans.len() - 5, "{kind}: {spans:#?}");
+    let (answered, failed) = tries.split_last().unwrap();
+    for (index, span) in failed.iter().enumerate() {
+        assert_eq!(span.kind, "SPAN_KIND_CLIENT");
+        assert_eq!(span.get("weft.attempt"), (index + 1).to_string());
         assert_eq!(
-            whole.get("weft.attempts").parse::<usize>().unwrap(),
-            spans.len() - 5
+            (span.get("error.type"), span.status),
+            ("connect", 2),
+            "{kind}: {span:#?}"
         );
-        let tries: Vec<&Span> = spans
-            .iter()
-            .filter(|span| span.parent == whole.id)
-            .collect();
-        assert_eq!(tries.len(), spans.len() - 5, "{spans:#?}");
-        let (answered, failed) = tries.split_last().unwrap();
-        for (index, span) in failed.iter().enumerate() {
-            assert_eq!(span.kind, "SPAN_KIND_CLIENT");
-            assert_eq!(span.get("weft.attempt"), (index + 1).to_string());
-            assert_eq!(
-                (span.get("error.type"), span.status),
-                ("connect", 2),
-                "{span:#?}"
-            );
-        }
-        assert_eq!(answered.get("http.response.status_code"), "200");
-        assert_eq!(whole.events, vec!["weft.retry"; failed.len()]);
-        let served = spans.iter().find(|span| span.service == "users").unwrap();
-        assert_eq!(
-            served.parent, answered.id,
-            "the attempt that was answered is its parent"
-        );
-        return;
     }
-    panic!("no request was sent twice");
+    match kind {
+        "gRPC" => assert_eq!(answered.get("rpc.status_code"), "OK"),
+        _ => assert_eq!(answered.get("http.response.status_code"), "200"),
+    }
+    assert_eq!(whole.events, vec!["weft.retry"; failed.len()]);
+    let served = spans.iter().find(|span| span.service == "users").unwrap();
+    assert_eq!(
+        served.parent, answered.id,
+        "{kind}: the attempt that was answered is its parent"
+    );
+    true
 }
 
 #[tokio::test]
@@ -335,23 +350,30 @@ async fn a_refusal_says_who_refused_and_why() {
     let Some(shop) = Shop::open("grpc", |_| Vec::new()).await else {
         return;
     };
-    let (id, parent) = traceparent(50);
-    let mut client = Http1::connect(shop.web.inbound).await;
-    client
-        .send(format!(
-            "GET / HTTP/1.1\r\nhost: web\r\ntraceparent: {parent}\r\n\r\n"
-        ))
-        .await;
-    assert_eq!(
-        client.answer().await.status,
-        StatusCode::SERVICE_UNAVAILABLE
-    );
-    let spans = shop.jaeger.trace(&id, 4).await;
-    check_tree(&spans);
-    let refused = spans.last().unwrap();
-    assert_eq!((refused.service.as_str(), refused.status), ("orders", 2));
-    assert_eq!(refused.get("weft.reject"), "no_endpoint", "{refused:#?}");
-    assert_eq!(refused.get("error.type"), "no_endpoint");
+    for (number, kind) in (110..).zip(KINDS) {
+        let (id, parent) = traceparent(number);
+        let answer = ask(&shop, kind, &parent).await;
+        match kind {
+            "gRPC" => assert_eq!(answer.header("grpc-status"), "14"),
+            _ => assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{kind}"),
+        }
+        let spans = shop.jaeger.trace(&id, 4).await;
+        check_tree(&spans);
+        assert_eq!(hops(&spans), THREE[..4], "{kind}");
+        let refused = spans.last().unwrap();
+        assert_eq!((refused.service.as_str(), refused.status), ("orders", 2));
+        assert_eq!(refused.get("weft.reject"), "no_endpoint", "{refused:#?}");
+        let error = match kind {
+            "gRPC" => refused.get("rpc.status_code"),
+            _ => refused.get("error.type"),
+        };
+        let want = if kind == "gRPC" {
+            "UNAVAILABLE"
+        } else {
+            "no_endpoint"
+        };
+        assert_eq!(error, want, "{refused:#?}");
+    }
 }
 
 #[tokio::test]
@@ -359,7 +381,7 @@ async fn an_app_that_breaks_the_chain_is_found_and_named() {
     let Some(shop) = Shop::of_apps("grpc", |users| vec![users], false).await else {
         return;
     };
-    let (id, parent) = traceparent(60);
+    let (id, parent) = traceparent(160);
     let mut client = Http1::connect(shop.web.inbound).await;
     let head = format!("GET / HTTP/1.1\r\nhost: web\r\ntraceparent: {parent}\r\n\r\n");
     client.send(head).await;
@@ -438,7 +460,7 @@ async fn tunnels_and_opaque_bytes_are_spans() {
     };
     let (web, db) = (start("web", chat.address), start("db", bytes.address));
     let mut client = Http1::connect(web.inbound).await;
-    let (id, parent) = traceparent(70);
+    let (id, parent) = traceparent(170);
     client
         .send(format!("GET /chat HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\ntraceparent: {parent}\r\n\r\n"))
         .await;
@@ -518,7 +540,7 @@ async fn the_collector_may_be_named_by_policy() {
         .policy(&policy)
         .set("OTEL_BSP_SCHEDULE_DELAY", "20")
         .start();
-    let (id, parent) = traceparent(80);
+    let (id, parent) = traceparent(180);
     let mut client = Http1::connect(users.inbound).await;
     let head = format!("GET / HTTP/1.1\r\nhost: users\r\ntraceparent: {parent}\r\n\r\n");
     client.send(head).await;
