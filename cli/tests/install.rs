@@ -417,12 +417,23 @@ fn versions(cluster: &Cluster) {
 }
 
 fn upgrade(cluster: &Cluster) {
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "weft-old", "namespace": "weft-system", "labels": {"app.kubernetes.io/part-of": "weft"}}}));
     let same = cluster.weft(&["upgrade", "--diff"]);
     assert!(same.status.success(), "{}", text(&same.stderr));
     assert!(
         text(&same.stdout).contains(": 0 new, 0 change, "),
         "{}",
         text(&same.stdout)
+    );
+    assert!(
+        text(&same.stdout).contains("ConfigMap weft-system/weft-old: is no longer a part of it"),
+        "{}",
+        text(&same.stdout)
+    );
+    cluster.kubectl(
+        &["delete", "configmap", "weft-old", "-n", "weft-system"],
+        "",
     );
     let more = cluster.weft(&["upgrade", "--set", "injector.replicas=5"]);
     let (changes, manifests) = (text(&more.stderr), text(&more.stdout));

@@ -7,7 +7,7 @@ use weft_certs::bundle::Bundle;
 
 use super::finding::{Findings, some};
 use super::seen::{SYSTEM, Seen};
-use crate::objects::{Namespace, text};
+use crate::objects::{Namespace, Pod, text};
 
 /// Looks at the ConfigMaps weft-ca-root.
 pub(super) fn look(seen: &Seen, now: SystemTime, findings: &mut Findings) {
@@ -22,11 +22,8 @@ pub(super) fn look(seen: &Seen, now: SystemTime, findings: &mut Findings) {
         Ok(roots) => expiry(&roots, now, &place, findings),
         Err(why) => findings.problem(AREA, &place, (why, remedy)),
     }
-    let injecting = seen
-        .namespaces
-        .iter()
-        .map(Namespace)
-        .filter(|one| one.injects());
+    let injecting = seen.namespaces.iter().map(Namespace);
+    let injecting = injecting.filter(|one| one.injects() || has_pods(seen, one.name()));
     let (mut missing, mut other) = (Vec::new(), Vec::new());
     for namespace in injecting {
         match bundle_of(seen, namespace.name()) {
@@ -42,6 +39,7 @@ pub(super) fn look(seen: &Seen, now: SystemTime, findings: &mut Findings) {
             "the roots are not in {}: new pods there wait",
             some(&missing)
         );
+        let remedy = "weft-ca puts them where the label weft.dev/inject is, whatever its value: kubectl -n weft-system logs deployment/weft-ca";
         findings.problem(AREA, "", (what, remedy));
     }
     if !other.is_empty() {
@@ -51,6 +49,12 @@ pub(super) fn look(seen: &Seen, now: SystemTime, findings: &mut Findings) {
     if missing.is_empty() && other.is_empty() {
         findings.good(AREA, "", "every namespace of the mesh has the roots");
     }
+}
+
+/// Whether pods are there that ask for a proxy by themselves.
+fn has_pods(seen: &Seen, namespace: &str) -> bool {
+    let mut pods = seen.pods.iter().map(Pod);
+    pods.any(|pod| pod.namespace() == namespace && pod.asks() == Some("enabled") && !pod.finished())
 }
 
 /// The roots that the authority has made known.

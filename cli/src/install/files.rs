@@ -17,6 +17,10 @@ pub(super) const BASE: &[File] = &[
         include_str!("../../../manifests/base/priority.yaml"),
     ),
     (
+        "ca-rbac.yaml",
+        include_str!("../../../manifests/base/ca-rbac.yaml"),
+    ),
+    (
         "discovery-rbac.yaml",
         include_str!("../../../manifests/base/discovery-rbac.yaml"),
     ),

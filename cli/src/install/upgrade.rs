@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::values::{Choices, RECORD};
 use super::{UpgradeArgs, difference, id, objects, yaml};
 use crate::kubectl::{Kubectl, items};
+use crate::objects::name;
 
 /// What an upgrade does.
 #[derive(Debug)]
@@ -46,10 +47,34 @@ pub(crate) async fn upgrade(args: &UpgradeArgs) -> anyhow::Result<Plan> {
         .await
         .context("ask the API server what it would make of the new objects")?;
     let planned = items(serde_json::from_str(&planned).context("read kubectl's answer")?);
+    let labelled = [
+        "--all-namespaces",
+        "--selector=app.kubernetes.io/part-of=weft",
+    ];
+    let ours = kubectl
+        .get(&[&[KINDS], labelled.as_slice()].concat())
+        .await?;
     Ok(Plan {
-        changes: changes(&there, &planned),
+        changes: left(&ours, &planned) + &changes(&there, &planned),
         manifests,
     })
+}
+
+/// What an earlier version had and this one has not: applying the new objects leaves it where it is.
+fn left(ours: &[Value], planned: &[Value]) -> String {
+    let mut text = String::new();
+    for object in ours {
+        // The authority makes these, wherever they are needed.
+        let roots = name(object) == "weft-ca-root";
+        if !roots && !planned.iter().any(|one| id(one) == id(object)) {
+            let _infallible = writeln!(
+                text,
+                "{}: is no longer a part of it; delete it afterwards",
+                id(object)
+            );
+        }
+    }
+    text
 }
 
 async fn there(kubectl: &Kubectl, manifests: &str) -> anyhow::Result<Vec<Value>> {
@@ -89,6 +114,10 @@ fn changes(there: &[Value], planned: &[Value]) -> String {
 }
 
 const NAMESPACE: &str = "weft-system";
+/// The kinds that a version may have had.
+const KINDS: &str = "serviceaccounts,configmaps,services,deployments.apps,poddisruptionbudgets.policy,networkpolicies.networking.k8s.io,\
+    roles.rbac.authorization.k8s.io,rolebindings.rbac.authorization.k8s.io,clusterroles.rbac.authorization.k8s.io,\
+    clusterrolebindings.rbac.authorization.k8s.io,priorityclasses.scheduling.k8s.io,mutatingwebhookconfigurations.admissionregistration.k8s.io";
 
 #[cfg(test)]
 mod tests {
@@ -104,5 +133,13 @@ mod tests {
         let planned = [object("a", 1), object("b", 2), object("c", 1)];
         let want = "A b: changes\n  - spec: 1\n  + spec: 2\nA c: new\n3 objects: 1 new, 1 change, 1 stay as they are\n";
         assert_eq!(changes(&there, &planned), want);
+    }
+
+    #[test]
+    fn what_is_no_longer_a_part_of_it_is_told() {
+        let object = |name: &str| json!({"kind": "ConfigMap", "metadata": {"name": name, "namespace": "weft-system"}});
+        let ours = [object("a"), object("old"), object("weft-ca-root")];
+        let want = "ConfigMap weft-system/old: is no longer a part of it; delete it afterwards\n";
+        assert_eq!(left(&ours, &[object("a")]), want);
     }
 }
