@@ -75,17 +75,20 @@ pub(super) fn why(pod: Pod<'_>) -> Option<String> {
         let told = |state: &str| {
             let reason = text(status, &format!("{state}/reason"));
             let message = text(status, &format!("{state}/message"));
+            let message: String = message.chars().take(MESSAGE).collect();
             (!reason.is_empty()).then(|| {
                 format!("{} {reason} {message}", text(status, "/name"))
                     .trim()
                     .to_owned()
             })
         };
+        let ended = ["/state/terminated", "/lastState/terminated"]
+            .into_iter()
+            .filter(|state| failed(status, state))
+            .find_map(told);
         // Why it waits says less than why it ended the last time.
-        let ended = told("/lastState/terminated")
-            .filter(|_| text(status, "/state/waiting/reason") == "CrashLoopBackOff");
-        let started = told("/state/waiting").filter(|told| !told.contains("PodInitializing"));
-        if let Some(reason) = ended.or(started) {
+        let waits = told("/state/waiting").filter(|_| !starting(status));
+        if let Some(reason) = ended.or(waits) {
             return Some(reason);
         }
     }
@@ -96,6 +99,18 @@ pub(super) fn why(pod: Pod<'_>) -> Option<String> {
     unscheduled
         .map(|one| text(one, "/message").to_owned())
         .filter(|message| !message.is_empty())
+}
+
+/// Whether a container is only on its way.
+fn starting(status: &Value) -> bool {
+    let reason = text(status, "/state/waiting/reason");
+    ["PodInitializing", "ContainerCreating"].contains(&reason)
+}
+
+fn failed(status: &Value, state: &str) -> bool {
+    let code = status.pointer(&format!("{state}/exitCode"));
+    let ready = status.get("ready") == Some(&Value::Bool(true));
+    !ready && code.and_then(Value::as_u64).is_some_and(|code| code != 0)
 }
 
 fn versions(seen: &Seen, findings: &mut Findings) {
@@ -134,6 +149,8 @@ pub(super) fn version<'a>(seen: &'a Seen, part: &str) -> Option<&'a str> {
 }
 
 const AREA: &str = "control plane";
+/// Longest message of a container that is shown: it may be the end of its log.
+const MESSAGE: usize = 500;
 /// Of this program.
 const OURS: &str = env!("CARGO_PKG_VERSION");
 
@@ -187,7 +204,7 @@ mod tests {
         let rows = [
             (
                 status(
-                    json!({"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"reason": "Error", "message": "x"}}}),
+                    json!({"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "x"}}}),
                 ),
                 Some("a Error x"),
             ),

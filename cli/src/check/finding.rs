@@ -83,25 +83,16 @@ impl Findings {
     /// For people: by area, with a sum.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
-        let mut area = "";
+        let mut areas: Vec<&str> = Vec::new();
         for finding in &self.0 {
-            if finding.area != area {
-                area = finding.area;
-                let _infallible = writeln!(text, "{area}");
+            if !areas.contains(&finding.area) {
+                areas.push(finding.area);
             }
-            let verdict = match finding.verdict {
-                Verdict::Good => "ok",
-                Verdict::Warning => "warn",
-                Verdict::Problem => "FAIL",
-            };
-            let place = match finding.place.as_str() {
-                "" => String::new(),
-                place => format!("{place}: "),
-            };
-            let what = finding.what.replace('\n', "\n        ");
-            let _infallible = writeln!(text, "  {verdict:<4}  {place}{what}");
-            if !finding.remedy.is_empty() {
-                let _infallible = writeln!(text, "        -> {}", finding.remedy);
+        }
+        for area in areas {
+            let _infallible = writeln!(text, "{area}");
+            for finding in self.0.iter().filter(|one| one.area == area) {
+                text.push_str(&finding.lines());
             }
         }
         let (problems, warnings) = (self.problems(), self.count(Verdict::Warning));
@@ -135,6 +126,25 @@ impl Findings {
     }
 }
 
+impl Finding {
+    fn lines(&self) -> String {
+        let verdict = match self.verdict {
+            Verdict::Good => "ok",
+            Verdict::Warning => "warn",
+            Verdict::Problem => "FAIL",
+        };
+        let place = match self.place.as_str() {
+            "" => String::new(),
+            place => format!("{place}: "),
+        };
+        let what = self.what.replace('\n', "\n        ");
+        match self.remedy.as_str() {
+            "" => format!("  {verdict:<4}  {place}{what}\n"),
+            remedy => format!("  {verdict:<4}  {place}{what}\n        -> {remedy}\n"),
+        }
+    }
+}
+
 /// The first few of many names, and how many more there are.
 pub(super) fn some(names: &[String]) -> String {
     let first: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
@@ -155,12 +165,13 @@ mod tests {
         findings.good("cluster", "", "Kubernetes 1.37");
         findings.warning("pods", "shop/a", ("one\ntwo".to_owned(), "restart it"));
         findings.problem("pods", "shop/b", ("three".to_owned(), "look"));
+        findings.good("cluster", "", "again");
         findings
     }
 
     #[test]
     fn people_read_areas_with_what_to_do_and_a_sum() {
-        let want = "cluster\n  ok    Kubernetes 1.37\npods\n  warn  shop/a: one\n        two\n        -> restart it\n  \
+        let want = "cluster\n  ok    Kubernetes 1.37\n  ok    again\npods\n  warn  shop/a: one\n        two\n        -> restart it\n  \
             FAIL  shop/b: three\n        -> look\n\n1 problems, 1 warnings\n";
         assert_eq!(findings().text(), want);
     }

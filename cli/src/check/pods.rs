@@ -104,11 +104,7 @@ fn containers(seen: &Seen, findings: &mut Findings) {
                 pod.name()
             );
             findings.problem(AREA, &pod.place(), (what, &remedy));
-        } else if pod.running() && !proxy_ready(pod) {
-            let what = match why(pod) {
-                Some(why) => format!("its proxy is not ready: {why}"),
-                None => "its proxy is not ready".to_owned(),
-            };
+        } else if let Some(what) = proxy_failed(pod) {
             let remedy = format!(
                 "kubectl -n {} logs {} -c weft-proxy",
                 pod.namespace(),
@@ -136,16 +132,23 @@ fn redirect_failed(pod: Pod<'_>) -> Option<String> {
     })
 }
 
-fn proxy_ready(pod: Pod<'_>) -> bool {
-    let ready = pod
-        .status("weft-proxy")
-        .and_then(|status| status.get("ready"));
-    ready.and_then(Value::as_bool).unwrap_or(false)
+/// What is wrong with its proxy, if anything; one that is only starting is not wrong.
+fn proxy_failed(pod: Pod<'_>) -> Option<String> {
+    let ready = pod.status(PROXY).and_then(|status| status.get("ready"));
+    if ready.and_then(Value::as_bool).unwrap_or(false) {
+        return None;
+    }
+    match why(pod) {
+        Some(why) if why.starts_with(PROXY) => Some(format!("its proxy is not ready: {why}")),
+        _ if pod.running() => Some("its proxy is not ready".to_owned()),
+        _ => None,
+    }
 }
 
 type ByNamespace = BTreeMap<String, Vec<String>>;
 
 const AREA: &str = "pods";
+const PROXY: &str = "weft-proxy";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 #[cfg(test)]
@@ -212,11 +215,24 @@ mod tests {
         let mut unready = pod("shop", "unready", "weft-proxy");
         unready["status"]["initContainerStatuses"] = json!([{"name": "weft-proxy", "ready": false, "state": {"waiting": {"reason": "ErrImagePull"}}},
             {"name": "weft-redirect", "state": {"terminated": {"exitCode": 0}}}]);
+        let status = |status: Value| {
+            let mut pod = pod("shop", "dead", "weft-proxy");
+            pod["status"] = json!({"phase": "Pending", "initContainerStatuses": [status]});
+            pod
+        };
+        let dead = status(
+            json!({"name": "weft-proxy", "ready": false, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "wrong in the environment"}}}),
+        );
+        let new = status(
+            json!({"name": "weft-proxy", "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}}),
+        );
         let want = [
             "Problem shop/failed: its redirection could not be set up: it ended with 1 no nft",
             "Problem shop/unready: its proxy is not ready: weft-proxy ErrImagePull",
+            "Problem shop/dead: its proxy is not ready: weft-proxy Error wrong in the environment",
         ];
-        assert_eq!(looked(labelled(), vec![failed, unready]), want);
+        assert_eq!(looked(labelled(), vec![failed, unready, dead, new]), want);
     }
 
     #[test]
