@@ -56,9 +56,10 @@ fn joined(trees: &[(&str, Node)]) -> Result<Node, Vec<Problem>> {
     }
 }
 
-/// The path of a policy's annotation.
+/// The path of a policy's annotation; what the injector notes beside it is none.
 fn ours<'a>((name, value): (&'a str, &'a str)) -> Option<(&'a str, &'a str)> {
-    Some((name.strip_prefix(PREFIX)?, value))
+    let is_note = name == INJECTED || name == LOWER_LAYERS;
+    (!is_note).then_some((name.strip_prefix(PREFIX)?, value))
 }
 
 /// One annotation as a document.
@@ -150,6 +151,10 @@ fn twice(path: &str, clash: &[String], trees: &[(&str, Node)]) -> Problem {
     }
 }
 
+/// On an injected pod: the version that did it.
+pub const INJECTED: &str = "weft.dev/injected";
+/// On an injected pod: what lay under its own policy then, as [`crate::layer::snapshot`] writes it.
+pub const LOWER_LAYERS: &str = "weft.dev/lower-layers";
 /// The annotation that has the whole document.
 const WHOLE: &str = "policy";
 /// As deep as a document may be nested.
@@ -170,6 +175,7 @@ mod tests {
         let rows: &[(&[(&str, &str)], &str)] = &[
             (&[], "{}"),
             (&[("app.kubernetes.io/name", "orders")], "{}"),
+            (&[(INJECTED, "0.1.0"), (LOWER_LAYERS, "[]")], "{}"),
             (
                 &[("weft.dev/retry.attempts", "3")],
                 "{retry: {attempts: 3}}",

@@ -16,6 +16,7 @@ use crate::{CALLS_KEYS, Calls, POD_KEYS, Policy, short};
 use self::merged::Merged;
 
 mod merged;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -134,9 +135,9 @@ impl Layer {
         problems.extend(match kind {
             LayerKind::Service => only_calls(&document),
             LayerKind::File => nothing_of_pods(&document),
+            LayerKind::Workload => nothing_of_starts(&document),
             LayerKind::Mesh
             | LayerKind::Namespace
-            | LayerKind::Workload
             | LayerKind::Pod
             | LayerKind::Route
             | LayerKind::Caller => Vec::new(),
@@ -189,7 +190,13 @@ fn only_calls(document: &Node) -> Vec<Problem> {
 /// A file is read by a proxy that runs already.
 fn nothing_of_pods(document: &Node) -> Vec<Problem> {
     let reason =
-        "says how a pod is put together, which no proxy does; write it on the pod or the workload";
+        "says how a pod is put together, which no proxy does; write it on the pod's template";
+    refuse_keys(document, |key| POD_KEYS.contains(&key), reason)
+}
+
+/// The injector sees a pod, its namespace and the mesh's own policy.
+fn nothing_of_starts(document: &Node) -> Vec<Problem> {
+    let reason = "is read when a pod starts; write it on the pod's template";
     refuse_keys(document, |key| POD_KEYS.contains(&key), reason)
 }
 

@@ -6,6 +6,7 @@
 //! [`Policy`] is the whole, parsed and merged: what the service's own proxy enforces, what its callers' proxies enforce
 //! ([`Calls`]), and how the proxy itself runs.
 
+pub mod annotations;
 pub mod downward;
 pub mod keys;
 pub mod layer;
@@ -24,6 +25,7 @@ pub mod jwt;
 pub mod limits;
 pub mod matcher;
 pub mod own;
+pub mod probe;
 pub mod rate_limit;
 pub mod retry;
 pub mod route;
@@ -32,7 +34,6 @@ pub mod status;
 pub mod timeout;
 pub mod units;
 
-mod annotations;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod read;
