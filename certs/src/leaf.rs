@@ -82,6 +82,12 @@ impl Leaf {
         self.not_before() <= now && now <= self.not_after()
     }
 
+    /// Returns the chain with its private key, to be shown to somebody.
+    #[must_use]
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.key)
+    }
+
     pub(crate) fn resolver(&self) -> Arc<SingleCertAndKey> {
         Arc::new(SingleCertAndKey::from(Arc::clone(&self.key)))
     }

@@ -1,4 +1,4 @@
-//! TLS towards servers that are known by DNS name: an authority, a publisher of keys.
+//! TLS towards servers that are known by DNS name: an authority, a publisher of keys. And towards clients that know us by one.
 //!
 //! Not for traffic of the mesh, where names prove nothing.
 
@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::bundle::certificates_from_pem;
 use crate::crypto::provider;
@@ -56,6 +59,35 @@ pub fn outside_config(roots: &str) -> Result<ClientConfig, CertError> {
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(CertError::Tls)?;
     Ok(config.with_root_certificates(store).with_no_client_auth())
+}
+
+/// Makes a configuration for clients that are none of ours and show no certificate, such as an API server: TLS 1.2 and 1.3.
+///
+/// # Errors
+/// If the TLS library refuses it.
+pub fn server_config(
+    key: Arc<CertifiedKey>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, CertError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(CertError::Tls)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// Reads a chain (leaf first) and its private key from PEM; whose it is does not matter here.
+///
+/// # Errors
+/// If one is missing or broken, or the key is of another certificate.
+pub fn key_from_pem(chain: &str, key: &str) -> Result<CertifiedKey, CertError> {
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).or(Err(CertError::Missing {
+        what: "usable private key",
+    }))?;
+    CertifiedKey::from_der(certificates_from_pem(chain)?, key, &provider()).map_err(CertError::Key)
 }
 
 fn root_store(roots: &str) -> Result<RootCertStore, CertError> {
