@@ -25,6 +25,10 @@ pub(super) const BASE: &[File] = &[
         include_str!("../../../manifests/base/discovery-rbac.yaml"),
     ),
     (
+        "injector-rbac.yaml",
+        include_str!("../../../manifests/base/injector-rbac.yaml"),
+    ),
+    (
         "defaults.yaml",
         include_str!("../../../manifests/base/defaults.yaml"),
     ),
