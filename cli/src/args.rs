@@ -10,6 +10,7 @@ use crate::app::AppConfig;
 use crate::check::CheckArgs;
 use crate::dashboard::DashboardArgs;
 use crate::explain::ExplainArgs;
+use crate::inject::InjectArgs;
 use crate::install::{InstallArgs, UninstallArgs, UpgradeArgs};
 use crate::lint::LintArgs;
 use crate::tap::TapArgs;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Sbom,
     /// Check policy files and the annotations of Kubernetes manifests; fails if anything is wrong.
     Lint(LintArgs),
+    /// Put the proxy into the pods of Kubernetes manifests, as the admission webhook does; fails if a pod is refused.
+    Inject(InjectArgs),
     /// Explain a JSON Web Token; fails if a proxy would refuse it.
     Token(TokenArgs),
     /// Show the policy that a proxy runs with, and where each value comes from.

@@ -9,6 +9,7 @@ mod dashboard;
 mod demo;
 mod explain;
 mod hidden;
+mod inject;
 mod insight;
 mod install;
 mod kubectl;
@@ -43,6 +44,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => return play(args),
         Command::Lint(args) => return lint(&args),
+        Command::Inject(args) => return inject(&args),
         Command::Token(args) => return explain_token(&args),
         Command::Install(args) => say(&install::install(&args)?),
         Command::Upgrade(args) => return upgrade(&args),
@@ -147,6 +149,18 @@ fn lint(args: &lint::LintArgs) -> anyhow::Result<ExitCode> {
     Ok(match found.problems {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
+    })
+}
+
+fn inject(args: &inject::InjectArgs) -> anyhow::Result<ExitCode> {
+    let done = inject::run(args)?;
+    if !done.notes.is_empty() {
+        complain(done.notes.trim_end());
+    }
+    say(&done.manifests);
+    Ok(match done.refused {
+        false => ExitCode::SUCCESS,
+        true => ExitCode::FAILURE,
     })
 }
 

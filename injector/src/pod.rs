@@ -118,6 +118,16 @@ fn judged(pod: &Pod, name: &Name, around: &Around) -> (Policy, Vec<Problem>) {
             "label {LABEL}: {label:?} is not one of enabled, disabled"
         )));
     }
+    if meta
+        .annotations
+        .as_ref()
+        .is_some_and(|all| all.contains_key(LABEL))
+    {
+        problems.push(Problem::annotation(
+            "inject",
+            "is a label of the Namespace or the pod, not an annotation",
+        ));
+    }
     let annotations = meta.annotations.iter().flatten();
     let annotations = annotations.map(|(key, value)| (key.as_str(), value.as_str()));
     let own = Layer::from_annotations(LayerKind::Pod, &*name.shown, annotations, &around.scope);

@@ -250,7 +250,7 @@ fn all_problems_are_told_at_once() {
         .unwrap_err()
         .to_string();
     let want = "3 problems in the annotations of pod orders-7d9f\n  \
-         weft.dev/inject: is a label of the Namespace or the pod, not an annotation or a key of a policy\n  \
+         weft.dev/inject: is a label of the Namespace or the pod, not an annotation\n  \
          weft.dev/timeout: \"10\" has no unit; write \"10s\" or \"10ms\"\n  \
          weft.dev/retry.attemps: unknown key; did you mean weft.dev/retry.attempts?";
     assert_eq!(text, want);

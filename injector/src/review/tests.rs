@@ -118,7 +118,7 @@ fn what_makes_pods_is_looked_at_and_never_patched() {
     assert_eq!(
         message(&bad),
         "2 problems in the annotations of deployment orders\n  \
-         weft.dev/proxy: is read when a pod starts; write it on the pod's template, where it acts on pods that start then\n  \
+         weft.dev/proxy: is read when a pod starts; write it on the pod's template\n  \
          weft.dev/mtls: \"loose\" is not one of strict, permissive"
     );
     let cron = json!({"metadata": {"name": "night"}, "spec": {"jobTemplate": {"spec": {"template": pod(&json!({"weft.dev/a": "b"}))}}}});
