@@ -9,12 +9,13 @@ pub(crate) mod ready;
 mod tests;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -164,6 +165,9 @@ async fn answer<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
 ) -> Response<Full<Bytes>> {
     let local = audience == Audience::Local;
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if local && !names_this_machine(request.headers()) {
+        return text(StatusCode::FORBIDDEN, "call this page by address\n");
+    }
     match request.uri().path() {
         "/log-level" if local && request.method() == Method::PUT => set_log_level(request).await,
         "/log-level" if local && read => log_level(),
@@ -185,6 +189,19 @@ async fn answer<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
         "/identity" if local => json_text(&identity(sources)),
         _ => text(StatusCode::NOT_FOUND, "no such page\n"),
     }
+}
+
+/// A browser on this machine can be made to call us by a name of somebody else's that leads here ("DNS rebinding"): it then says
+/// that name.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST) else {
+        return true;
+    };
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else {
+        return false;
+    };
+    let host = authority.host().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok()
 }
 
 fn ready(sources: &Sources) -> Response<Full<Bytes>> {

@@ -422,7 +422,7 @@ async fn last_request(proxy: &Proxy, direction: &str) -> serde_json::Value {
     let look = async || {
         let answer = Http1::connect(proxy.admin)
             .await
-            .get("proxy", "/requests")
+            .get("localhost", "/requests")
             .await;
         let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         let requests = answer["requests"].as_array().unwrap().clone();
@@ -517,7 +517,7 @@ async fn policy_decides_at_once_what_is_sampled_and_masked() {
     // Nobody watched before.
     Http1::connect(pair.web.admin)
         .await
-        .get("proxy", "/requests")
+        .get("localhost", "/requests")
         .await;
     flags().await;
     let told = last_request(&pair.web, "outbound").await;

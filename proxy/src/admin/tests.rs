@@ -178,3 +178,24 @@ async fn slow_callers_are_cut_and_keep_nobody_out_for_long() {
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 }
+
+#[test]
+fn the_local_pages_are_not_for_names_of_others() {
+    let rows = [
+        ("localhost", true),
+        ("localhost:15000", true),
+        ("127.0.0.1:15000", true),
+        ("[::1]:15000", true),
+        ("10.1.2.3", true),
+        ("evil.example:15000", false),
+        ("localhost.evil.example", false),
+        ("127.0.0.1.evil.example", false),
+        ("a b", false),
+    ];
+    for (host, want) in rows {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host.parse().unwrap());
+        assert_eq!(names_this_machine(&headers), want, "{host}");
+    }
+    assert!(names_this_machine(&HeaderMap::new()));
+}
