@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::Uri;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 use weft_policy::units::{parse_duration, parse_size};
 
@@ -115,7 +115,7 @@ pub(super) const HEADER_BYTES: Kind<usize> = Kind {
 };
 /// Checked here, so that a mistake does not show only once logging starts.
 pub(super) const FILTER: Kind<String> = Kind {
-    parse: |text| match EnvFilter::try_new(text) {
+    parse: |text| match text.parse::<Targets>() {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),
     },
