@@ -33,7 +33,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::telemetry::record::Direction;
 use crate::tls::accept::AcceptConfigs;
-use crate::{inbound, outbound};
+use crate::{inbound, outbound, redirect};
 
 /// A running proxy.
 #[derive(Debug)]
@@ -106,6 +106,10 @@ pub fn start(config: Config) -> anyhow::Result<Bound> {
     );
     let config = Arc::new(config);
     let mut sockets = bind_all(&config, workers)?;
+    if config.redirect {
+        let inbound: Vec<_> = sockets.iter().flat_map(|own| &own.inbound).collect();
+        redirect::verify(&inbound).context("check that connections are redirected here")?;
+    }
     let inbound = addresses(sockets.first().map(|own| own.inbound.as_slice()))?;
     let outbound = addresses(sockets.first().map(|own| own.outbound.as_slice()))?;
     let drain = Drain::default();

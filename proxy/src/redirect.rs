@@ -72,6 +72,14 @@ pub fn run(arguments: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
     }
 }
 
+/// Proves that a connection of this process, which is the proxy, is redirected to one of its `inbound` listeners.
+///
+/// # Errors
+/// It is not: traffic would pass by the proxy.
+pub(crate) fn verify(inbound: &[&std::net::TcpListener]) -> anyhow::Result<()> {
+    Ok(check::of_listeners(inbound)?)
+}
+
 fn print(text: &str) -> anyhow::Result<()> {
     io::stdout()
         .write_all(text.as_bytes())

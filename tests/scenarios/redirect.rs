@@ -2,10 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 use weft_tests::netns::{Host, Network, User, scenario};
+
+use crate::PROXY;
 
 /// A process of the pod that runs as another user than the proxy, but in its group.
 const PROXY_GROUP: User = User {
@@ -299,6 +302,41 @@ fn namespace_without_ipv6_is_redirected_for_ipv4() {
         assert_eq!(
             dial(&pod, User::APP, None, target),
             format!("outbound {target}")
+        );
+    });
+}
+
+#[test]
+fn a_proxy_that_is_not_redirected_to_says_so_and_ends() {
+    scenario(|| {
+        let network = Network::new();
+        let host = network.host();
+        let start = |user| {
+            let mut command = host.command(user, Path::new(PROXY));
+            command
+                .env_clear()
+                .env("WEFT_REDIRECT", "on")
+                .env("WEFT_LOG_FORMAT", "text");
+            let output = command.output().unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            (
+                output.status.code(),
+                String::from_utf8_lossy(&said).into_owned(),
+            )
+        };
+        let (code, said) = start(User::PROXY);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("connections of uid 1337 are not redirected to port 15006"),
+            "{said}"
+        );
+        // With the table, another user's connections are the app's, and not led to the inbound port.
+        redirect(&host, &[]);
+        let (code, said) = start(User::APP);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("connections of uid 65534 are not redirected"),
+            "{said}"
         );
     });
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
+use rustix::process::getuid;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::RedirectConfig;
@@ -15,6 +16,14 @@ use super::RedirectConfig;
 /// Why the redirection does not work.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CheckError {
+    #[error(
+        "connections of uid {uid} are not redirected to port {port}, of this proxy; run `weft-proxy redirect` in this namespace, with the uid of the proxy"
+    )]
+    NotRedirectedHere {
+        port: u16,
+        uid: u32,
+        source: io::Error,
+    },
     #[error(
         "connections are not redirected to port {port}: {target} did not answer; run `weft-proxy redirect` in this namespace, and this check as uid {uid}"
     )]
@@ -38,6 +47,41 @@ pub(super) enum CheckError {
 /// # Errors
 /// When one of them is not redirected.
 pub(super) fn run(config: &RedirectConfig) -> anyhow::Result<()> {
+    each_family(|source, target| probe(config, source, target))?;
+    Ok(())
+}
+
+/// Runs the check by the listeners of a proxy that does not accept yet.
+///
+/// # Errors
+/// When one address family is not redirected to them.
+pub(super) fn of_listeners(inbound: &[&TcpListener]) -> Result<(), CheckError> {
+    let port = inbound
+        .iter()
+        .find_map(|listener| listener.local_addr().ok())
+        .map_or(0, |address| address.port());
+    each_family(|source, target| {
+        let refused = |source| CheckError::NotRedirectedHere {
+            port,
+            uid: getuid().as_raw(),
+            source,
+        };
+        let dialed = dial(source, target).map_err(refused)?;
+        let accepted = inbound
+            .iter()
+            .find_map(|listener| listener.accept().ok())
+            .ok_or(io::ErrorKind::ConnectionRefused.into());
+        let (accepted, _) = accepted.map_err(refused)?;
+        let found = original_destination(SockRef::from(&accepted), target);
+        drop(dialed);
+        arrived(target, found)
+    })
+}
+
+/// Calls `probe` with a source and a target of IPv4, and of IPv6 where loopback has `::6`.
+fn each_family(
+    probe: impl Fn(SocketAddr, SocketAddr) -> Result<(), CheckError>,
+) -> Result<(), CheckError> {
     let rows = [
         (
             IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -51,7 +95,7 @@ pub(super) fn run(config: &RedirectConfig) -> anyhow::Result<()> {
     for (source, target) in rows {
         let target = SocketAddr::new(target, PROBED_PORT);
         if target.is_ipv4() || exists(target.ip()) {
-            probe(config, SocketAddr::new(source, 0), target)?;
+            probe(SocketAddr::new(source, 0), target)?;
         }
     }
     Ok(())
@@ -80,6 +124,10 @@ fn probe(
     let (accepted, _) = listener.accept().map_err(refused)?;
     let found = original_destination(SockRef::from(&accepted), target);
     drop(dialed);
+    arrived(target, found)
+}
+
+fn arrived(target: SocketAddr, found: Option<SocketAddr>) -> Result<(), CheckError> {
     if found == Some(target) {
         Ok(())
     } else {
