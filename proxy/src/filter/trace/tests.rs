@@ -261,6 +261,9 @@ fn w3c_comes_before_b3_which_stays_if_it_is_another_trace() {
     );
 }
 
+/// Its name, what is spoken, the headers that came, and whether they are continued.
+type Spoken<'a> = (&'a str, Propagators, &'a [(&'a str, &'a str)], bool);
+
 #[test]
 fn only_what_is_named_is_read_and_that_is_always_written() {
     let w3c = format!("00-{ID}-{SPAN}-01");
@@ -272,7 +275,7 @@ fn only_what_is_named_is_read_and_that_is_always_written() {
     ];
     let propagators = |w3c, b3, b3_multi| Propagators { w3c, b3, b3_multi };
     let (no, yes) = (Use::Ignored, Use::Written);
-    let rows: &[(&str, Propagators, &[(&str, &str)], bool)] = &[
+    let rows: &[Spoken<'_>] = &[
         (
             "w3c",
             propagators(yes, no, no),

@@ -240,14 +240,8 @@ fn a_request_has_istios_labels() {
         ("destination_workload", "users"),
     ];
     assert_eq!(value(&lines, name, &out), 1.0);
-    assert_eq!(
-        value(
-            &lines,
-            "weft_rejects_total",
-            &[("direction", "inbound"), ("reason", "connect")]
-        ),
-        1.0
-    );
+    let refused = [("direction", "inbound"), ("reason", "connect")];
+    assert_eq!(value(&lines, "weft_rejects_total", &refused), 1.0);
 }
 
 #[test]
