@@ -29,6 +29,7 @@ use crate::identity::Identities;
 use crate::listener::{self, Limit, Sharing};
 use crate::policy::Policies;
 use crate::pool::{Pool, PoolConfig};
+use crate::retry::replay::Spare;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::telemetry::record::Direction;
@@ -360,6 +361,7 @@ fn worker(parts: Parts) -> Rc<Worker> {
         sampler,
         policies,
         tokens: TokenCache::default(),
+        spare: Spare::default(),
         drain,
         tasks,
     })

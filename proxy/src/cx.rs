@@ -18,6 +18,7 @@ use crate::http::Limits;
 use crate::identity::Identities;
 use crate::policy::Policies;
 use crate::pool::Pool;
+use crate::retry::replay::Spare;
 use crate::tasks::Tasks;
 use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::record::ConnectionFacts;
@@ -34,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) sampler: Arc<Sampler>,
     pub(crate) policies: Policies,
     pub(crate) tokens: TokenCache,
+    /// Room for request bodies that an endpoint may hand back.
+    pub(crate) spare: Spare,
     pub(crate) drain: Drain,
     pub(crate) tasks: Tasks,
 }

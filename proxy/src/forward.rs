@@ -19,7 +19,7 @@ use crate::http::body::{Body, BodyError};
 use crate::http::failure::{Failure, Processed, SendError};
 use crate::http::grpc;
 use crate::http::h1::server::ServeError;
-use crate::http::h2::meter;
+use crate::http::h2::server as http2;
 use crate::http::headers::remove_hop_by_hop;
 use crate::http::interim::Interim;
 use crate::http::upgrade;
@@ -239,10 +239,14 @@ pub(crate) fn log_end(direction: Direction, cx: &Cx, error: Option<ServeError>) 
 }
 
 /// Counts why we ended an HTTP/2 connection, and tells of it.
-pub(crate) fn log_http2_end(direction: Direction, worker: &Worker, error: Option<&h2::Error>) {
+pub(crate) fn log_http2_end(
+    direction: Direction,
+    worker: &Worker,
+    error: Option<http2::ServeError>,
+) {
     if let Some(error) = error {
         debug!(?direction, %error, "HTTP/2 connection failed");
-        if let Some(reason) = meter::blame(error) {
+        if let Some(reason) = error.blame() {
             worker.telemetry.metrics().refused(direction, reason);
         }
     }

@@ -98,7 +98,7 @@ pub fn client_hello(bytes: &[u8]) {
 pub fn frames(bytes: &[u8]) {
     let (first, rest) = bytes.split_first().unwrap_or((&1, &[]));
     let size = usize::from(*first).max(1);
-    let (mut whole, mut pieces) = (Meter::new(), Meter::new());
+    let (mut whole, mut pieces) = (Meter::of_client(), Meter::of_client());
     let at_once = whole.see(rest).is_ok();
     let in_pieces = rest.chunks(size).all(|piece| pieces.see(piece).is_ok());
     assert_eq!(at_once, in_pieces, "pieces of {size}");

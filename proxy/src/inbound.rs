@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use http::header::EXPECT;
 use http::{Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -37,7 +38,7 @@ use crate::policy::Active;
 use crate::policy::ports::{Declared, PortRules};
 use crate::pool::{Key, Lane};
 use crate::reject::{Caller, Reject};
-use crate::retry;
+use crate::retry::{self, Returns};
 use crate::telemetry::record::{ConnectionFacts, DestinationFacts, Direction};
 use crate::telemetry::waits::timed;
 use crate::tls::Speaks;
@@ -45,6 +46,7 @@ use crate::tls::Speaks;
 mod app;
 mod attempt;
 mod marks;
+mod several;
 mod tcp;
 mod transport;
 
@@ -74,11 +76,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, io: TcpStream, client: SocketAddr)
     }
 }
 
-/// Where HTTP is declared nobody speaks first but the client.
+/// Where HTTP is declared, or must say which app is meant, nobody speaks first but the client.
 fn patience(worker: &Worker, app: Option<App>) -> Patience {
     let rest = worker.settings.detect_timeout;
     let silence = match rules(worker, app).declared {
         Some(Declared::Http | Declared::Http2) => worker.settings.limits.header_timeout,
+        None if app.is_none() => worker.settings.limits.header_timeout,
         Some(Declared::Opaque | Declared::OwnTls) | None => rest,
     };
     Patience { silence, rest }
@@ -87,6 +90,28 @@ fn patience(worker: &Worker, app: Option<App>) -> Patience {
 fn rules(worker: &Worker, app: Option<App>) -> PortRules {
     let policy = worker.policies.current();
     policy.port(&worker.settings, app.map(|app| app.port))
+}
+
+/// Serves HTTP until either side ends; `service` answers.
+async fn serve_http<S: Service + 'static>(
+    cx: &Cx,
+    (io, speaks): (Io, Speaks),
+    lifetime: &Lifetime,
+    service: Rc<S>,
+) {
+    match speaks {
+        Speaks::Http1 => {
+            let conn = h1::conn::Conn::new(io, BytesMut::new());
+            let served = h1::server::serve(conn, cx.limits, lifetime, &*service).await;
+            forward::log_end(Direction::Inbound, cx, served.err());
+        }
+        Speaks::Http2 => {
+            let served =
+                h2::server::serve(io, cx.limits, lifetime, service, &cx.worker.tasks).await;
+            forward::log_http2_end(Direction::Inbound, &cx.worker, served.err());
+        }
+        Speaks::Opaque => {}
+    }
 }
 
 /// One inbound connection whose caller and app are known.
@@ -155,26 +180,16 @@ impl Inbound {
             },
             Speaks::Http1 | Speaks::Http2 => (io, speaks),
         };
-        let limits = self.cx.limits;
         let lifetime = Lifetime::new(worker.drain.clone(), self.expires);
-        match speaks {
-            Speaks::Http1 => {
-                let served = h1::server::serve(
-                    h1::conn::Conn::new(io, BytesMut::new()),
-                    limits,
-                    &lifetime,
-                    &self,
-                )
-                .await;
-                forward::log_end(Direction::Inbound, &self.cx, served.err());
-            }
-            Speaks::Http2 => {
-                let served =
-                    h2::server::serve(io, limits, &lifetime, Rc::new(self), &worker.tasks).await;
-                forward::log_http2_end(Direction::Inbound, &worker, served.err().as_ref());
-            }
-            Speaks::Opaque => {}
-        }
+        let this = Rc::new(self);
+        // On the heap: what opaque bytes need beside it is the other half.
+        Box::pin(serve_http(
+            &this.cx,
+            (io, speaks),
+            &lifetime,
+            Rc::clone(&this),
+        ))
+        .await;
     }
 
     fn destination(&self) -> DestinationFacts {
@@ -196,6 +211,10 @@ impl Inbound {
         let switches = upgrade::prepare(request.headers_mut()).is_some();
         let policy = self.cx.worker.policies.current();
         self.check_plaintext(&policy)?;
+        if self.cx.facts.secure && request.headers().contains_key(headers::HELD) {
+            // The caller's proxy waits, not the caller; our server answers when the app has been reached.
+            request.headers_mut().remove(EXPECT);
+        }
         let queued = Cell::default();
         let filters = filter::inbound(&self.cx, &policy, &mut request, exchange.passed());
         let passed = timed(filters, &queued).await;
@@ -207,7 +226,7 @@ impl Inbound {
         let answer = retry::run(
             request,
             &self.cx.worker,
-            (policy.unnamed_calls(), deadline),
+            (policy.unnamed_calls(), deadline, Returns::Never),
             exchange.attempts(),
             async |attempt| self.attempt(attempt, interim, &waited).await,
         );
@@ -250,5 +269,10 @@ impl Service for Inbound {
             other => metrics.refused(Direction::Inbound, other.label()),
         }
         reject.response(caller)
+    }
+
+    fn stalled(&self) {
+        let metrics = self.cx.worker.telemetry.metrics();
+        metrics.refused(Direction::Inbound, "idle");
     }
 }

@@ -168,7 +168,7 @@ impl Outbound {
             Speaks::Http2 => {
                 let served =
                     h2::server::serve(io, limits, &lifetime, Rc::new(self), &worker.tasks).await;
-                forward::log_http2_end(Direction::Outbound, &worker, served.err().as_ref());
+                forward::log_http2_end(Direction::Outbound, &worker, served.err());
             }
             Speaks::Opaque => {}
         }
@@ -218,7 +218,7 @@ impl Outbound {
         let answer = retry::run(
             request,
             &self.cx.worker,
-            (calls, deadline),
+            (calls, deadline, route.returns()),
             exchange.attempts(),
             async |attempt| self.attempt(attempt, &call).await,
         );
@@ -300,5 +300,10 @@ impl Service for Outbound {
             other => metrics.refused(Direction::Outbound, other.label()),
         }
         reject.response(caller)
+    }
+
+    fn stalled(&self) {
+        let metrics = self.cx.worker.telemetry.metrics();
+        metrics.refused(Direction::Outbound, "idle");
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Reject {
     HeaderTimeout,
     /// The body stopped coming.
     BodyTimeout,
+    /// The app reads nothing more of the body, and does not answer.
+    BodyUnread,
     /// In explicit mode: the name is in no file and not in DNS.
     UnknownService,
     /// The control plane is away, and never said whether the address is in the mesh.
@@ -140,6 +142,7 @@ impl Reject {
             Self::Malformed(what) => (what.status(), INTERNAL, what.label(), malformed_message(what)),
             Self::HeaderTimeout => (StatusCode::REQUEST_TIMEOUT, UNAVAILABLE, "header_timeout", "the request header did not arrive in time"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, UNAVAILABLE, "body_timeout", "nothing more of the request body arrived in time"),
+            Self::BodyUnread => (StatusCode::GATEWAY_TIMEOUT, UNAVAILABLE, "body_unread", "the app reads nothing more of the request body, and does not answer"),
             Self::RequestBody => (StatusCode::BAD_REQUEST, INTERNAL, "request_body", "the request body failed before its end"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED, "body_too_large", "the request body is larger than the limit"),
             Self::RateLimited => (StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, "rate_limited", "too many requests; Retry-After says when the next one may come"),
@@ -313,10 +316,10 @@ mod tests {
 
     #[test]
     fn the_docs_list_every_reason_with_its_status() {
-        let malformed = every!(Malformed: BareLf ObsFold RequestLine StatusLine Header HeaderTooLarge
+        let malformed = every!(Malformed: BareLf ObsFold RequestLine StatusLine Interim Header HeaderTooLarge
             TooManyHeaders TargetTooLong Version MethodCase Target Path HostMissing HostSeveral HostInvalid
             TeAndCl TransferEncoding TeInHttp10 ContentLength Chunk Trailer BytesBeforeUpgrade UpgradeWithBody);
-        let rejects = every!(Reject: HeaderTimeout BodyTimeout RequestBody UnknownService DiscoveryAway UnknownDestination Rewrite EgressDenied Loop NoApp NoEndpoint AppGone BreakerOpen RequestTimeout TryTimeout
+        let rejects = every!(Reject: HeaderTimeout BodyTimeout BodyUnread RequestBody UnknownService DiscoveryAway UnknownDestination Rewrite EgressDenied Loop NoApp NoEndpoint AppGone BreakerOpen RequestTimeout TryTimeout
             NoIdentity PoolFull Connect ConnectTimeout Handshake WrongIdentity UpstreamReset UpstreamCancelled
             UpstreamClosed UpstreamMalformed Deadline BodyTooLarge RateLimited Overloaded Plaintext JwtMissing JwtSeveral
             JwtNoKeys AuthzDenied AuthzNotAllowed AuthzUnreadable,

@@ -34,6 +34,13 @@ pub(crate) struct Attempt<'a> {
     pub(crate) until: Option<Deadline>,
 }
 
+/// Whether an endpoint may hand a request back unread, after some of its body was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Returns {
+    Possible,
+    Never,
+}
+
 /// How an attempt failed.
 #[derive(Debug)]
 pub(crate) struct Failed {
@@ -87,7 +94,7 @@ impl Outcome {
 pub(crate) async fn run(
     request: Request<Body>,
     worker: &Worker,
-    (policy, deadline): (&CallPolicy, Option<Deadline>),
+    (policy, deadline, returns): (&CallPolicy, Option<Deadline>, Returns),
     attempts: &mut u32,
     attempt: impl AsyncFn(Attempt<'_>) -> Outcome,
 ) -> Result<Response<Body>, Reject> {
@@ -95,7 +102,8 @@ pub(crate) async fn run(
     policy.budget.deposit();
     let (head, body) = request.into_parts();
     let mut once = Some(body);
-    let keep = |body| Kept::new(body, rule.max_body);
+    let spare = (returns == Returns::Possible).then(|| worker.spare.clone());
+    let keep = |body| Kept::new(body, rule.max_body, spare);
     let kept = once.take_if(|body| !body.is_end()).map(keep);
     let mut again = Again::default();
     loop {
@@ -108,15 +116,16 @@ pub(crate) async fn run(
             until: until(deadline, policy.try_limit)?,
         })
         .await;
-        let more =
-            kept.as_ref().is_none_or(Kept::is_whole) && *attempts < MAX_ATTEMPTS.max(rule.attempts);
+        let left = *attempts < MAX_ATTEMPTS.max(rule.attempts);
+        let more = left && kept.as_ref().is_none_or(Kept::is_whole);
+        let small = kept.as_ref().is_none_or(Kept::is_small);
         let step = match outcome {
             Outcome::Final(reject) => return Err(reject),
             Outcome::Answer { answer, endpoint } => {
                 let Some(cause) = cause::of_answer(&answer, &head, rule) else {
                     return Ok(answer);
                 };
-                if !more || !again.may_count(policy) {
+                if !more || !small || !again.may_count(policy) {
                     return Ok(exhausted(answer));
                 }
                 again.avoid.extend(endpoint);
@@ -131,7 +140,7 @@ pub(crate) async fn run(
                 again.avoid.push(endpoint);
                 Step::Free("handed_back")
             }
-            Outcome::Failed(failed) => match again.after(&failed, &head, policy, more) {
+            Outcome::Failed(failed) => match again.after(&failed, &head, policy, (more, small)) {
                 Some(step) => step,
                 None => return Err(failed.reject),
             },
@@ -192,13 +201,13 @@ struct Again {
 }
 
 impl Again {
-    /// The next attempt after `failed`, if there is to be one; `more` says that there may be.
+    /// The next attempt after `failed`, if there is to be one: `more` says that there may be, `small` that it may be for any cause.
     fn after(
         &mut self,
         failed: &Failed,
         head: &request::Parts,
         policy: &CallPolicy,
-        more: bool,
+        (more, small): (bool, bool),
     ) -> Option<Step> {
         let rule = &policy.calls.retry;
         if !more || !cause::of_failure(failed, head, rule) {
@@ -217,7 +226,7 @@ impl Again {
             // On to an endpoint that was not asked yet, past those that are dead in a rolling restart.
             Processed::No if !known => Some(Step::Free(label)),
             Processed::No | Processed::Maybe => {
-                self.may_count(policy).then_some(Step::Counted(label))
+                (small && self.may_count(policy)).then_some(Step::Counted(label))
             }
         }
     }

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use weft_tests::app::{App, Body, text};
+use weft_tests::app::{App, Body, echo, text};
 use weft_tests::client::{Http1, Http2};
 use weft_tests::eventually::eventually;
-use weft_tests::mesh::{Mesh, Proxy};
+use weft_tests::mesh::{Mesh, Pair, Proxy};
+use weft_tests::metrics::Scrape;
 
 /// How often each request was served, by its path.
 type Served = Arc<Mutex<HashMap<String, u32>>>;
@@ -161,4 +163,87 @@ async fn a_rolling_restart_loses_no_request_and_repeats_none() {
         .map(|(path, times)| format!("{path} {times}x"))
         .collect();
     assert!(twice.is_empty(), "served more than once: {twice:?}");
+}
+
+/// What an app has taken whole, by path.
+type Taken = Arc<Mutex<HashMap<String, Vec<u64>>>>;
+
+fn taking(taken: &Taken) -> App {
+    let taken = Arc::clone(taken);
+    App::http(move |request: Request<Incoming>| {
+        let taken = Arc::clone(&taken);
+        async move {
+            let path = request.uri().path().to_owned();
+            let whole = request.into_body().collect().await;
+            if let Ok(body) = whole {
+                let length = body.to_bytes().len() as u64;
+                taken.lock().entry(path).or_default().push(length);
+            }
+            Response::new(text("ok"))
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_body_of_any_size_that_is_handed_back_goes_elsewhere_whole() {
+    let (mesh, taken) = (Mesh::new(), Taken::default());
+    let (app, gone) = (taking(&taken), taking(&taken));
+    let good = mesh.proxy("orders").serves(80, app.address).start();
+    let bad = mesh.proxy("orders").serves(80, gone.address).start();
+    drop(gone);
+    mesh.services(&[("orders", 80, "-", &[good.endpoint(), bad.endpoint()])]);
+    let size = 3 << 20;
+    let body = vec![b'x'; size];
+    let mut want = HashMap::new();
+    for number in 0..10 {
+        // An endpoint that was handed back from is passed over for a while: each call has a caller of its own.
+        let web = mesh.proxy("web").start();
+        let paths = [
+            format!("/length/{number}"),
+            format!("/chunked/{number}"),
+            format!("/h2/{number}"),
+        ];
+        for path in &paths {
+            want.insert(path.clone(), vec![size as u64]);
+        }
+        let mut one = Http1::connect(web.outbound).await;
+        assert_eq!(one.post("orders", &paths[0], &body).await.status, 200);
+        let web = mesh.proxy("web").start();
+        let mut one = Http1::connect(web.outbound).await;
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: orders\r\ntransfer-encoding: chunked\r\n\r\n{size:x}\r\n",
+            paths[1]
+        );
+        one.send([head.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat())
+            .await;
+        assert_eq!(one.answer().await.status, 200);
+        let web = mesh.proxy("web").start();
+        let two = Http2::connect(web.outbound).await;
+        assert_eq!(
+            two.post("orders", &paths[2], body.clone()).await.status,
+            200
+        );
+    }
+    assert_eq!(*taken.lock(), want);
+    let handed_back = Scrape::of(bad.metrics).await;
+    let count = handed_back.sum("weft_rejects_total", &["reason=\"app_gone\""]);
+    assert!(count >= 5.0, "handed back {count} of 30: nothing was shown");
+}
+
+#[tokio::test]
+async fn the_wait_of_a_large_body_is_between_proxies_only() {
+    let pair = Pair::new(echo());
+    let mut client = Http1::connect(pair.web.outbound).await;
+    let answer = client.post("orders", "/", &vec![b'x'; 1 << 20]).await;
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 1 << 20));
+    for name in ["seen-expect", "seen-x-weft-held"] {
+        assert_eq!(answer.header(name), "", "{answer:?}");
+    }
+    // What an app writes itself is the app's.
+    let head = "POST / HTTP/1.1\r\nhost: orders\r\nx-weft-held: 1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+    client.send(head).await;
+    client.send("ok").await;
+    let answer = client.answer().await;
+    assert_eq!(answer.header("seen-expect"), "100-continue", "{answer:?}");
+    assert_eq!(answer.header("seen-x-weft-held"), "", "{answer:?}");
 }

@@ -1,7 +1,11 @@
 //! What an attacker sends: it is refused, or reaches the app as exactly one request that all readers read alike.
 
+mod answers;
 mod floods;
+mod frames;
+mod http2;
 mod slow;
+mod stalled;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -29,6 +29,7 @@ mod jaeger;
 mod limits;
 mod live;
 mod mtls;
+mod ports;
 mod prometheus;
 mod rate_limit;
 mod reasons;

@@ -132,6 +132,14 @@ impl Body {
         Some(counted)
     }
 
+    /// Lets the server of an HTTP/2 stream see how this request body comes in, if there is one.
+    pub(super) fn arrival(&mut self) -> Option<Rc<h2::body::Arrival>> {
+        match &mut self.source {
+            Source::Http2(body) => Some(body.arrival()),
+            _ => None,
+        }
+    }
+
     /// Fails this request body, which is counted, at the first byte beyond `limit`.
     pub(crate) fn limit(&mut self, limit: u64) {
         if let Watch::Count { max, .. } = &mut self.watch {

@@ -16,6 +16,10 @@ pub(crate) const UNPROCESSED: HeaderName = HeaderName::from_static("x-weft-unpro
 /// Between proxies: this endpoint is about to end; take it out.
 pub(crate) const DRAINING: HeaderName = HeaderName::from_static("x-weft-draining");
 
+/// Between proxies: the `Expect` beside it is the proxy's own. Its body waits for word that the app was reached, so that it can
+/// still go elsewhere.
+pub(crate) const HELD: HeaderName = HeaderName::from_static("x-weft-held");
+
 /// A copy of a request whose answer nobody reads.
 pub(crate) const MIRRORED: HeaderName = HeaderName::from_static("x-weft-mirrored");
 
@@ -53,7 +57,7 @@ pub(crate) static MARKS: [HeaderName; 2] = [UNPROCESSED, DRAINING];
 pub(crate) static OF_THE_MESH: [HeaderName; 4] = [REJECT, UNPROCESSED, DRAINING, EXPLAIN];
 
 /// What an app or a caller may not say of who calls, or in the mesh's own words.
-static NOT_FROM_OUTSIDE: [HeaderName; 5] = [XFCC, CLIENT_ID, REJECT, UNPROCESSED, DRAINING];
+static NOT_FROM_OUTSIDE: [HeaderName; 6] = [XFCC, CLIENT_ID, REJECT, UNPROCESSED, DRAINING, HELD];
 
 /// RFC 9110 section 7.6.1, and `http2-settings`, which belongs to an upgrade.
 static HOP_BY_HOP: [HeaderName; 7] = [

@@ -16,6 +16,8 @@ pub(crate) enum Malformed {
     RequestLine,
     #[error("the status line cannot be read")]
     StatusLine,
+    #[error("more than {MAX_INTERIM} interim answers came before the answer")]
+    Interim,
     #[error("a header line cannot be read")]
     Header,
     #[error("the header is longer than the limit")]
@@ -56,6 +58,9 @@ pub(crate) enum Malformed {
     UpgradeWithBody,
 }
 
+/// Most 1xx answers to one request: each is kept until the caller has read it, and a service may send as many as it likes.
+pub(crate) const MAX_INTERIM: u32 = 32;
+
 impl Malformed {
     /// Label of `weft_malformed_total`.
     pub(crate) fn label(self) -> &'static str {
@@ -64,6 +69,7 @@ impl Malformed {
             Self::ObsFold => "obs_fold",
             Self::RequestLine => "request_line",
             Self::StatusLine => "status_line",
+            Self::Interim => "interim",
             Self::Header => "header",
             Self::HeaderTooLarge => "header_too_large",
             Self::TooManyHeaders => "too_many_headers",
@@ -99,6 +105,7 @@ impl Malformed {
             | Self::ObsFold
             | Self::RequestLine
             | Self::StatusLine
+            | Self::Interim
             | Self::Header
             | Self::MethodCase
             | Self::Target

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tracing::debug;
 
 use super::app::{App, named_app};
+use super::several::Several;
 use super::{Inbound, rules};
 use crate::cx::Worker;
 use crate::detect::Protocol;
@@ -39,7 +40,7 @@ pub(super) async fn tls(worker: Rc<Worker>, io: Rewind, client: SocketAddr, app:
         }
     };
     let Some(speaks) = hello.speaks else {
-        return app_tls(worker, hello, client, app).await;
+        return Box::pin(app_tls(worker, hello, client, app)).await;
     };
     let Some(app) = named_app(&worker, hello.server_name.as_deref(), app) else {
         let metrics = worker.telemetry.metrics();
@@ -95,18 +96,18 @@ pub(super) async fn plain(
     app: Option<App>,
     protocol: Protocol,
 ) {
+    let Some(app) = app else {
+        // On the heap, as what is rare is.
+        return Box::pin(Several::serve(worker, client, io, protocol)).await;
+    };
     let metrics = worker.telemetry.metrics();
-    let rules = rules(&worker, app);
+    let rules = rules(&worker, Some(app));
     let own_tls = protocol == Protocol::Tls && rules.declared == Some(Declared::OwnTls);
     if rules.strict && !own_tls {
         metrics.refused(Direction::Inbound, "plaintext");
         return;
     }
     metrics.plaintext_connection();
-    let Some(app) = app else {
-        metrics.refused(Direction::Inbound, Reject::NoApp.label());
-        return;
-    };
     let speaks = match (rules.declared, protocol) {
         (Some(Declared::Opaque), _) => Speaks::Opaque,
         (_, Protocol::Http1) => Speaks::Http1,

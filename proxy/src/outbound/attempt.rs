@@ -5,6 +5,8 @@
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 
+use http::header::EXPECT;
+use http::{HeaderValue, Version, request};
 use tokio::time::{Duration, Instant};
 use tracing::info;
 use weft_policy::Calls;
@@ -17,6 +19,7 @@ use crate::balance::{self, Picked, Wish, verdict};
 use crate::deadline::{self, Reader};
 use crate::discovery::service::Service as Destination;
 use crate::forward;
+use crate::http::headers;
 use crate::http::interim::Interim;
 use crate::pool;
 use crate::reject::Reject;
@@ -77,6 +80,10 @@ impl Outbound {
         });
         let until = attempt.until;
         let told = until.map(|until| deadline::told(attempt.head, until, reader(picked.as_ref())));
+        let told = match holds(&attempt, picked.as_ref(), call.calls.retry.max_body) {
+            true => Some(held(told.as_deref().unwrap_or(attempt.head))),
+            false => told,
+        };
         let attempt = Attempt {
             head: told.as_deref().unwrap_or(attempt.head),
             ..attempt
@@ -130,6 +137,24 @@ impl Outbound {
         info!(service = %service.name.host, %endpoint, to, "circuit breaker");
         self.cx.worker.telemetry.metrics().breaker(to);
     }
+}
+
+/// Whether the body must wait at what is kept of it until the endpoint says that it has reached its app. In HTTP/2 flow control
+/// does that.
+fn holds(attempt: &Attempt<'_>, picked: Option<&Picked>, kept: u64) -> bool {
+    attempt.head.version == Version::HTTP_11
+        && reader(picked) == Reader::Mesh
+        && attempt.body.length().is_none_or(|length| length > kept)
+        && !attempt.head.headers.contains_key(EXPECT)
+}
+
+fn held(head: &request::Parts) -> Box<request::Parts> {
+    let mut head = Box::new(head.clone());
+    let expected = HeaderValue::from_static("100-continue");
+    head.headers.insert(EXPECT, expected);
+    head.headers
+        .insert(headers::HELD, HeaderValue::from_static("1"));
+    head
 }
 
 /// Why a service has nobody to ask.

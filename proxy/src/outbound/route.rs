@@ -23,6 +23,7 @@ use crate::orig_dst::OrigDst;
 use crate::policy::Active;
 use crate::policy::calls::CallPolicy;
 use crate::reject::Reject;
+use crate::retry::Returns;
 use crate::telemetry::record::DestinationFacts;
 
 /// Where a request goes.
@@ -117,6 +118,14 @@ impl Route {
             Self::Outside(address) => {
                 egress::check_address(egress, *address, egress::name_in(request.headers()))
             }
+        }
+    }
+
+    /// Whether whoever is called may hand a request back: proxies of the mesh do.
+    pub(super) fn returns(&self) -> Returns {
+        match self {
+            Self::Service(service) if service.in_mesh => Returns::Possible,
+            Self::Service(_) | Self::Outside(_) => Returns::Never,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Keeps the beginning of a request body, so that another attempt can send it again.
 //!
-//! Up to the bytes that `retry.max-body` says; a larger body streams through as before and can be sent only once.
+//! Up to the bytes that `retry.max-body` says. A larger body streams through, and is kept on for as long as its endpoint may
+//! hand it back unread (see [`HANDED_BACK`]); beyond that it can be sent only once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::http::body::{Body, BodyError, Frame, Source};
+use crate::http::h2::server::STREAM_WINDOW;
 
 /// The body of all attempts.
 #[derive(Clone)]
@@ -23,8 +25,30 @@ struct State {
     ended: bool,
     /// Something has passed that was not kept.
     lost: bool,
-    /// Bytes that are kept at most.
+    /// Bytes that are kept for any cause.
     most: u64,
+    /// Where more is kept, what of the worker's room for it this body has.
+    spare: Option<Spare>,
+    borrowed: usize,
+}
+
+/// What one worker may keep of all bodies beyond what policy says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spare(Rc<Cell<usize>>);
+
+impl Spare {
+    fn take(&self, bytes: usize) -> bool {
+        let taken = self.0.get() + bytes;
+        let fits = taken <= SPARE_BYTES;
+        if fits {
+            self.0.set(taken);
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.set(self.0.get().saturating_sub(bytes));
+    }
 }
 
 /// The body of one attempt.
@@ -35,7 +59,8 @@ pub(crate) struct Replay {
 }
 
 impl Kept {
-    pub(crate) fn new(source: Body, most: u64) -> Self {
+    /// With `spare` it is kept on while an endpoint may hand it back.
+    pub(crate) fn new(source: Body, most: u64, spare: Option<Spare>) -> Self {
         let (pieces, trailers) = (Vec::new(), None);
         Self(Rc::new(RefCell::new(State {
             source,
@@ -45,12 +70,20 @@ impl Kept {
             ended: false,
             lost: false,
             most,
+            spare,
+            borrowed: 0,
         })))
     }
 
     /// Whether another attempt would send the same bytes.
     pub(crate) fn is_whole(&self) -> bool {
         !self.0.borrow().lost
+    }
+
+    /// Whether policy lets it be sent again where it may have been read.
+    pub(crate) fn is_small(&self) -> bool {
+        let state = self.0.borrow();
+        !state.lost && state.size as u64 <= state.most
     }
 
     /// The body from its beginning.
@@ -121,15 +154,44 @@ impl Replay {
 impl State {
     fn keep(&mut self, data: &Bytes) {
         self.size += data.len();
-        if self.size as u64 > self.most {
-            self.lost = true;
-            self.pieces = Vec::new();
+        if self.size as u64 > self.most && !self.lost {
+            self.lost = !self.borrow(data.len());
         }
-        if !self.lost {
+        if self.lost {
+            self.forget();
+        } else {
             self.pieces.push(data.clone());
         }
     }
+
+    fn borrow(&mut self, bytes: usize) -> bool {
+        let may =
+            self.size <= HANDED_BACK && self.spare.as_ref().is_some_and(|spare| spare.take(bytes));
+        if may {
+            self.borrowed += bytes;
+        }
+        may
+    }
+
+    fn forget(&mut self) {
+        self.pieces = Vec::new();
+        if let Some(spare) = &self.spare {
+            spare.give_back(std::mem::take(&mut self.borrowed));
+        }
+    }
 }
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// An endpoint that takes more of a body than this has reached its app, and hands nothing back: in HTTP/2 it gives no credit
+/// before (a window, and what is on its way), in HTTP/1 its caller waits for its word at the size that policy keeps.
+const HANDED_BACK: usize = 2 * STREAM_WINDOW as usize;
+/// Of all bodies of one worker.
+const SPARE_BYTES: usize = 32 * HANDED_BACK;
 
 #[cfg(test)]
 mod tests {
@@ -149,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_body_can_be_sent_again() {
-        let kept = Kept::new(Body::from(Bytes::from_static(b"hello")), 5);
+        let kept = Kept::new(Body::from(Bytes::from_static(b"hello")), 5, None);
         assert_eq!(read(kept.attempt()).await.unwrap(), 5);
         assert!(kept.is_whole());
         assert_eq!(kept.attempt().length(), Some(5));
@@ -157,8 +219,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_that_may_be_handed_back_is_kept_while_there_is_room() {
+        let spare = Spare::default();
+        let body = || Body::from(Bytes::from(vec![0; 6]));
+        let kept = Kept::new(body(), 5, Some(spare.clone()));
+        assert_eq!(read(kept.attempt()).await.unwrap(), 6);
+        assert!(kept.is_whole() && !kept.is_small());
+        assert_eq!(read(kept.attempt()).await.unwrap(), 6);
+        assert_eq!(spare.0.get(), 6);
+        assert!(spare.take(SPARE_BYTES - 6));
+        let other = Kept::new(body(), 5, Some(spare.clone()));
+        assert_eq!(read(other.attempt()).await.unwrap(), 6);
+        assert!(!other.is_whole(), "there was no room left");
+        drop((kept, other));
+        assert_eq!(
+            spare.0.get(),
+            SPARE_BYTES - 6,
+            "room that was not given back"
+        );
+    }
+
+    #[tokio::test]
     async fn a_large_body_passes_once() {
-        let kept = Kept::new(Body::from(Bytes::from(vec![0; 6])), 5);
+        let kept = Kept::new(Body::from(Bytes::from(vec![0; 6])), 5, None);
         assert_eq!(read(kept.attempt()).await.unwrap(), 6);
         assert!(!kept.is_whole());
         assert!(matches!(

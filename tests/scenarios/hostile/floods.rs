@@ -1,38 +1,30 @@
 //! Frames of HTTP/2 that make work and carry nothing.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use weft_tests::app::{self, App, echo};
 use weft_tests::client::{Http1, Http2};
 use weft_tests::eventually::{eventually, soon, within};
 use weft_tests::mesh::Pair;
 
+use super::frames::{
+    CONTINUATION, DATA, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    frame,
+};
 use super::{STUCK, counted};
-
-/// The bytes of one frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-    [&head, payload].concat()
-}
 
 /// `GET http://orders/flood`, by HPACK's static table.
 const FLOOD_HEADERS: &[u8] = b"\x82\x86\x04\x06/flood\x01\x06orders";
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-// RFC 9113 section 6.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
 
 /// Its name, how it begins, and what comes then, by number.
 type Flood = (&'static str, Vec<u8>, Box<dyn Fn(u32) -> Vec<u8>>);
@@ -66,6 +58,22 @@ fn floods() -> Vec<Flood> {
                 ]
                 .concat()
             }),
+        ),
+        (
+            "streams that are made to be reset",
+            vec![],
+            Box::new(|n| {
+                [
+                    frame(HEADERS, 4, 1 + 2 * n, FLOOD_HEADERS),
+                    frame(WINDOW_UPDATE, 0, 1 + 2 * n, b"\0\0\0\0"),
+                ]
+                .concat()
+            }),
+        ),
+        (
+            "updates of the connection's window",
+            vec![],
+            Box::new(|_| frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\x01")),
         ),
         (
             "requests that break the rules",
@@ -201,4 +209,55 @@ async fn headers_that_grow_when_unpacked_are_refused() {
             .status,
         200
     );
+}
+
+/// A message and a ping in turn, as a gRPC server or client does that measures the way.
+fn talkative() -> App {
+    App::tcp(async |io| {
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        let Some(Ok((_, mut respond))) = connection.accept().await else {
+            return;
+        };
+        let mut pings = connection.ping_pong().unwrap();
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        let talk = async {
+            for _ in 0..3000 {
+                let message = Bytes::from_static(b"message");
+                stream.send_data(message, false).unwrap();
+                pings.ping(h2::Ping::opaque()).await.unwrap();
+            }
+            stream.send_data(Bytes::new(), true).unwrap();
+        };
+        let drive = async { while connection.accept().await.is_some() {} };
+        tokio::join!(talk, drive);
+    })
+}
+
+#[tokio::test]
+async fn a_long_conversation_with_pings_is_no_flood() {
+    for side in 0..2 {
+        let pair = Pair::new(talkative());
+        let address = [pair.web.outbound, pair.orders.inbound][side];
+        let io = soon(TcpStream::connect(address)).await.unwrap();
+        let (sender, mut connection) = h2::client::handshake(io).await.unwrap();
+        let mut pings = connection.ping_pong().unwrap();
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        let request = http::Request::get("http://orders/").body(()).unwrap();
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, _) = sender.send_request(request, true).unwrap();
+        let mut body = soon(answer).await.unwrap().into_body();
+        let (mut length, mut asked) = (0, false);
+        while let Some(data) = soon(body.data()).await {
+            let data = data.unwrap();
+            length += data.len();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            let answered = poll_fn(|cx| Poll::Ready(pings.poll_pong(cx).is_ready())).await;
+            if !asked || answered {
+                pings.send_ping(h2::Ping::opaque()).unwrap();
+                asked = true;
+            }
+        }
+        assert_eq!(length, 3000 * 7);
+    }
 }

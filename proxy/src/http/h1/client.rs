@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{EXPECT, UPGRADE};
-use http::{HeaderValue, Method, Response, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 use tokio::time::{Duration, Sleep, sleep};
 
 use super::body::{Home, Incoming};
@@ -22,8 +22,9 @@ use super::parse::{self, ResponseHead};
 use crate::http::Limits;
 use crate::http::body::{Body, Frame, Source};
 use crate::http::failure::{Failure, Processed, SendError};
+use crate::http::headers;
 use crate::http::interim::Interim;
-use crate::http::malformed::Malformed;
+use crate::http::malformed::{MAX_INTERIM, Malformed};
 use crate::http::upgrade::{self, Upgraded};
 use crate::tasks::{AbortOnDrop, Tasks};
 
@@ -103,6 +104,8 @@ struct Call<'a> {
     offered: Option<&'a HeaderValue>,
     write_error: Option<io::Error>,
     answered: bool,
+    /// Interim answers so far.
+    interims: u32,
 }
 
 impl<'a> Call<'a> {
@@ -110,8 +113,7 @@ impl<'a> Call<'a> {
         let conn = Rc::clone(&client.conn);
         let coding = encode::request(&mut conn.borrow_mut().output, head, &body);
         conn.borrow_mut().sent_all = false;
-        let hold = (head.headers.contains_key(EXPECT) && coding != Coding::None)
-            .then(|| Box::pin(sleep(CONTINUE_TIMEOUT)));
+        let hold = Hold::of(&head.headers).filter(|_| coding != Coding::None);
         let connect = head.method == Method::CONNECT;
         let ended = coding == Coding::None && body.is_end();
         let upload = Upload {
@@ -120,6 +122,7 @@ impl<'a> Call<'a> {
             coding,
             ended,
             done: false,
+            passed: 0,
             hold,
             connect,
         };
@@ -132,6 +135,7 @@ impl<'a> Call<'a> {
             offered: head.headers.get(UPGRADE),
             write_error: None,
             answered: false,
+            interims: 0,
         }
     }
 
@@ -161,7 +165,12 @@ impl<'a> Call<'a> {
                     let error = SendError::Malformed(Malformed::StatusLine);
                     return Poll::Ready(Err(Failure::maybe(error)));
                 }
+                Ok(Some(_)) if self.interims >= MAX_INTERIM => {
+                    let error = SendError::Malformed(Malformed::Interim);
+                    return Poll::Ready(Err(Failure::maybe(error)));
+                }
                 Ok(Some(head)) => {
+                    self.interims += 1;
                     self.upload.hold = None;
                     cx.waker().wake_by_ref();
                     self.interim
@@ -270,20 +279,46 @@ struct Upload {
     ended: bool,
     /// The last byte has been written.
     done: bool,
-    /// Waits for `100 Continue` until then (RFC 9110 section 10.1.1: "SHOULD NOT wait for an indefinite period").
-    hold: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were taken from the body.
+    passed: usize,
+    hold: Option<Hold>,
     connect: bool,
+}
+
+/// A body that waits for `100 Continue`.
+struct Hold {
+    /// Bytes that need not wait.
+    free: usize,
+    /// Counted from when it waits (RFC 9110 section 10.1.1: "SHOULD NOT wait for an indefinite period").
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Hold {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        if !headers.contains_key(EXPECT) {
+            return None;
+        }
+        let free = match headers.contains_key(headers::HELD) {
+            true => FREE_BYTES,
+            false => 0,
+        };
+        Some(Self { free, timer: None })
+    }
+
+    /// Ready when `passed` bytes are not too many, or have waited for long enough.
+    fn poll(&mut self, cx: &mut Context<'_>, passed: usize) -> Poll<()> {
+        if passed < self.free {
+            return Poll::Ready(());
+        }
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep(CONTINUE_TIMEOUT)));
+        timer.as_mut().poll(cx)
+    }
 }
 
 impl Upload {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        if let Some(hold) = &mut self.hold {
-            if hold.as_mut().poll(cx).is_pending() {
-                ready!(self.conn.borrow_mut().poll_flush(cx)).map_err(SendError::Io)?;
-                return Poll::Pending;
-            }
-            self.hold = None;
-        }
         loop {
             let waiting = self.fill(cx)?;
             ready!(self.conn.borrow_mut().poll_flush(cx)).map_err(SendError::Io)?;
@@ -300,12 +335,21 @@ impl Upload {
 
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, SendError> {
         while !self.ended && self.conn.borrow().output.len() < MAX_OUTPUT {
+            let passed = self.passed;
+            if let Some(hold) = &mut self.hold
+                && hold.poll(cx, passed).is_pending()
+            {
+                return Ok(true);
+            }
             let Poll::Ready(frame) = self.body.poll_frame(cx) else {
                 return Ok(true);
             };
             let out = &mut self.conn.borrow_mut().output;
             match frame {
                 Some(Ok(frame)) => {
+                    if let Frame::Data(data) = &frame {
+                        self.passed += data.len();
+                    }
                     self.ended =
                         matches!(frame, Frame::Trailers(_)) && self.coding == Coding::Chunked;
                     encode::frame(out, frame, self.coding);
@@ -328,5 +372,7 @@ impl Upload {
     }
 }
 
+/// What of a body is sent before its endpoint has said anything: all of most bodies.
+const FREE_BYTES: usize = 32 * 1024;
 /// Envoy and curl wait this long for `100 Continue` too.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -210,18 +210,26 @@ fn version(minor: Option<u8>) -> Result<Version, Malformed> {
     }
 }
 
-/// Methods are case-sensitive (RFC 9110 section 9.1); `get` is not GET, and an app that thinks so would be reached past
-/// a rule about GET.
 fn method(text: &str) -> Result<Method, Malformed> {
     let method =
         Method::from_bytes(text.as_bytes()).map_err(|_not_a_token| Malformed::RequestLine)?;
-    let known = |name: &str| name.eq_ignore_ascii_case(text) && name != text;
-    if text.bytes().any(|byte| byte.is_ascii_lowercase())
+    check_case(text)?;
+    Ok(method)
+}
+
+/// Methods are case-sensitive (RFC 9110 section 9.1); `get` is not GET, and an app that thinks so would be reached past
+/// a rule about GET.
+///
+/// # Errors
+/// A known method in another case.
+pub(crate) fn check_case(method: &str) -> Result<(), Malformed> {
+    let known = |name: &str| name.eq_ignore_ascii_case(method) && name != method;
+    if method.bytes().any(|byte| byte.is_ascii_lowercase())
         && KNOWN_METHODS.iter().any(|name| known(name))
     {
         return Err(Malformed::MethodCase);
     }
-    Ok(method)
+    Ok(())
 }
 
 fn map(head: &Bytes, lines: &[httparse::Header<'_>]) -> Result<HeaderMap, Malformed> {

@@ -51,6 +51,8 @@ pub(crate) trait Service {
     async fn call(&self, request: Request<Body>, interim: Interim) -> Response<Body>;
     /// The answer to a request that could not be read whole; counts it.
     fn refuse(&self, reject: Reject, caller: Caller) -> Response<Body>;
+    /// Counts an answer that was given up half-way, because nothing of it moved for too long.
+    fn stalled(&self);
 }
 
 /// Serves until either side ends; runs the tunnel if a request turns into one.

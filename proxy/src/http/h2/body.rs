@@ -9,8 +9,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
+use tokio::time::Duration;
 
 use crate::http::body::{Body, BodyError, Frame};
+use crate::http::timer::Timer;
 use crate::tasks::AbortOnDrop;
 
 /// A message body on its way in.
@@ -19,6 +21,7 @@ pub(crate) struct Incoming {
     /// What `content-length` says and has not come yet.
     announced: Option<u64>,
     data_ended: bool,
+    arrival: Option<Arriving>,
     /// The rest of the request, which ends with its answer.
     _upload: Option<AbortOnDrop>,
     _in_flight: Option<InFlight>,
@@ -30,9 +33,17 @@ impl Incoming {
             stream,
             announced,
             data_ended: false,
+            arrival: None,
             _upload: None,
             _in_flight: None,
         }
+    }
+
+    /// Lets somebody else see how it comes in.
+    pub(in crate::http) fn arrival(&mut self) -> Rc<Arrival> {
+        let arrival = Rc::<Arrival>::default();
+        self.arrival = Some(Arriving(Rc::clone(&arrival)));
+        arrival
     }
 
     /// Ties the rest of the request and its place on the connection to this answer.
@@ -59,7 +70,11 @@ impl Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, BodyError>>> {
         if !self.data_ended {
-            match ready!(self.stream.poll_data(cx)) {
+            let data = self.stream.poll_data(cx);
+            if let Some(Arriving(arrival)) = &self.arrival {
+                arrival.see(&data);
+            }
+            match ready!(data) {
                 Some(Ok(data)) => return Poll::Ready(Some(self.passed(data))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Stream(error)))),
                 None => self.data_ended = true,
@@ -81,6 +96,49 @@ impl Incoming {
             .release_capacity(data.len())
             .map_err(BodyError::Stream)?;
         Ok(Frame::Data(data))
+    }
+}
+
+/// How a request's body comes in, for whoever waits for the answer meanwhile.
+#[derive(Default)]
+pub(in crate::http) struct Arrival {
+    bytes: Cell<u64>,
+    wanted: Cell<bool>,
+    ended: Cell<bool>,
+}
+
+impl Arrival {
+    /// Bytes that have been passed on.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Whether somebody waits for more of it, which its sender has not sent.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.get()
+    }
+
+    /// Whether nothing of it is wanted any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended.get()
+    }
+
+    fn see(&self, data: &Poll<Option<Result<Bytes, h2::Error>>>) {
+        self.wanted.set(data.is_pending());
+        match data {
+            Poll::Ready(Some(Ok(data))) => self.bytes.set(self.bytes.get() + data.len() as u64),
+            Poll::Ready(Some(Err(_)) | None) => self.ended.set(true),
+            Poll::Pending => {}
+        }
+    }
+}
+
+/// The end of it that reads.
+struct Arriving(Rc<Arrival>);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.ended.set(true);
     }
 }
 
@@ -107,6 +165,8 @@ pub(super) struct Pump {
     body: Body,
     /// Read from the body, not yet covered by credit.
     waiting: Bytes,
+    /// Bytes that were given to the connection.
+    sent: u64,
 }
 
 /// How a pump ended short.
@@ -116,6 +176,8 @@ pub(super) enum PumpError {
     Body(BodyError),
     /// The other side wants no more.
     Stream,
+    /// Nothing moved for too long; the stream has been reset.
+    Idle,
 }
 
 impl Pump {
@@ -124,12 +186,38 @@ impl Pump {
             stream,
             body,
             waiting: Bytes::new(),
+            sent: 0,
         }
     }
 
     /// Writes all of it.
     pub(super) async fn run(mut self) -> Result<(), PumpError> {
         poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Writes all of it, unless neither it nor the `request` on the same stream gets on for `limit`.
+    pub(super) async fn run_within(
+        mut self,
+        limit: Duration,
+        request: Option<&Arrival>,
+    ) -> Result<(), PumpError> {
+        let mut timer = Timer::new(limit);
+        let mut last = (0, 0);
+        poll_fn(|cx| {
+            let written = self.poll(cx);
+            if written.is_ready() {
+                return written;
+            }
+            let moved = (self.sent, request.map_or(0, Arrival::bytes));
+            if moved != last {
+                last = moved;
+                timer.set(limit);
+            }
+            ready!(timer.poll(cx));
+            self.stream.send_reset(Reason::CANCEL);
+            Poll::Ready(Err(PumpError::Idle))
+        })
+        .await
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
@@ -181,6 +269,7 @@ impl Pump {
     }
 
     fn send(&mut self, data: Bytes, end: bool) -> Result<(), PumpError> {
+        self.sent += data.len() as u64;
         self.stream
             .send_data(data, end)
             .map_err(|_gone| PumpError::Stream)

@@ -12,13 +12,16 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, request};
 use tokio::time::{Duration, timeout};
+use tracing::debug;
 
-use super::batch::{Batch, gather};
+use super::batch::{Batch, Watched, gather};
 use super::body::{InFlight, Incoming, Pump, PumpError};
+use super::meter::Meter;
 use crate::http::Limits;
 use crate::http::body::{Body, Source};
 use crate::http::failure::{Failure, Processed, SendError};
 use crate::http::interim::Interim;
+use crate::http::malformed::{MAX_INTERIM, Malformed};
 use crate::io::Io;
 use crate::tasks::{AbortOnDrop, Tasks};
 
@@ -37,13 +40,14 @@ impl Client {
     /// # Errors
     /// The preface could not be sent.
     pub(crate) async fn connect(io: Io, limits: Limits, tasks: &Tasks) -> Result<Self, h2::Error> {
-        let (io, writer) = gather(io, None);
+        let (io, writer) = gather(io, Meter::of_server());
+        let watched = writer.watched();
         let (sender, connection) = builder(&limits).handshake(io).await?;
         let closed = Rc::new(Cell::new(false));
         let mark = Rc::clone(&closed);
         tasks.spawn_local(async move {
             // Each stream learns of a failure by itself.
-            let _outcome = writer.drive(keep_alive(connection)).await;
+            let _outcome = writer.drive(keep_alive(connection, &watched)).await;
             mark.set(true);
         });
         Ok(Self {
@@ -97,6 +101,10 @@ impl Client {
                 .await
                 .map_err(|error| match error {
                     Short::Stream(error) => fail(error),
+                    Short::Interim => Failure {
+                        reused,
+                        ..Failure::maybe(SendError::Malformed(Malformed::Interim))
+                    },
                     Short::Body(error) => Failure {
                         reused,
                         ..Failure::maybe(SendError::Request(error))
@@ -138,6 +146,8 @@ impl Client {
 
 enum Short {
     Stream(h2::Error),
+    /// Too many of them.
+    Interim,
     Body(crate::http::body::BodyError),
 }
 
@@ -147,6 +157,7 @@ async fn head_of(
     upload: &mut Option<Pump>,
     interim: &Interim,
 ) -> Result<Response<h2::RecvStream>, Short> {
+    let mut interims = 0;
     poll_fn(|cx| {
         if let Some(pump) = upload
             && let Poll::Ready(sent) = pump.poll(cx)
@@ -157,6 +168,10 @@ async fn head_of(
             }
         }
         while let Poll::Ready(Some(Ok(early))) = answer.poll_informational(cx) {
+            interims += 1;
+            if interims > MAX_INTERIM {
+                return Poll::Ready(Err(Short::Interim));
+            }
             let (parts, ()) = early.into_parts();
             interim.forward(parts.status, parts.headers);
         }
@@ -208,7 +223,10 @@ fn builder(limits: &Limits) -> Builder {
 
 /// Drives the connection; asks now and then whether the other side is still there, because a host that vanished says
 /// nothing (RFC 9113 section 6.7).
-async fn keep_alive(mut connection: h2::client::Connection<Batch, Bytes>) -> Result<(), h2::Error> {
+async fn keep_alive(
+    mut connection: h2::client::Connection<Batch, Bytes>,
+    watched: &Watched,
+) -> Result<(), h2::Error> {
     let Some(mut pings) = connection.ping_pong() else {
         return connection.await;
     };
@@ -226,6 +244,10 @@ async fn keep_alive(mut connection: h2::client::Connection<Batch, Bytes>) -> Res
     tokio::select! {
         biased;
         outcome = &mut connection => outcome,
+        () = watched.flooded() => {
+            debug!("a server floods its HTTP/2 connection, which is closed");
+            Ok(())
+        }
         () = &mut watch => Ok(()),
     }
 }

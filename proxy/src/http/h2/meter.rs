@@ -2,9 +2,8 @@
 //!
 //! SETTINGS and PING must be answered (RFC 9113 sections 6.5 and 6.7), RST_STREAM after HEADERS is the rapid reset of
 //! CVE-2023-44487, empty DATA and CONTINUATION are CVE-2019-9518 and CVE-2024-27316. A connection earns such frames by
-//! doing something useful; one that only sends them is closed.
-
-use std::io;
+//! useful ones in either direction: a gRPC client asks for a PING now and then while it is sent messages, and gives credit for
+//! them. One that only sends them is told `ENHANCE_YOUR_CALM` and closed.
 
 /// The frame type, RFC 9113 section 11.2.
 const DATA: u8 = 0x0;
@@ -15,48 +14,104 @@ const WINDOW_UPDATE: u8 = 0x8;
 /// The flood budget of one connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Meter {
+    incoming: Frames,
+    outgoing: Frames,
+    budget: u32,
+    /// Of WINDOW_UPDATE, of which a download needs many.
+    credit: u32,
+}
+
+/// Too many frames came that carry nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("HTTP/2 frame flood")]
+pub(crate) struct Flood;
+
+impl Meter {
+    /// Of a client's connection to us, whose preface (RFC 9113 section 3.4) is still to come.
+    pub(crate) fn of_client() -> Self {
+        Self {
+            incoming: Frames::after(PREFACE),
+            ..Self::of_server()
+        }
+    }
+
+    /// Of our connection to a server. Our own preface passes for a frame or two, which spoils nothing but the count of them.
+    pub(crate) fn of_server() -> Self {
+        Self {
+            incoming: Frames::after(0),
+            outgoing: Frames::after(0),
+            budget: MAX_BUDGET,
+            credit: MAX_CREDIT,
+        }
+    }
+
+    /// Looks at the next bytes that came.
+    ///
+    /// # Errors
+    /// Too many frames that carry nothing.
+    pub(crate) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
+        while let Some((kind, length)) = self.incoming.next(&mut bytes) {
+            match kind {
+                DATA if length > 0 => self.earn(0),
+                HEADERS => self.earn(0),
+                WINDOW_UPDATE => self.credit = self.credit.checked_sub(1).ok_or(Flood)?,
+                RST_STREAM => self.spend(RESET_COST)?,
+                _ => self.spend(1)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the next bytes that are sent.
+    pub(crate) fn sent(&mut self, mut bytes: &[u8]) {
+        while let Some((kind, length)) = self.outgoing.next(&mut bytes) {
+            match kind {
+                DATA if length > 0 => self.earn(length),
+                HEADERS => self.earn(0),
+                _ => {}
+            }
+        }
+    }
+
+    /// For a useful frame, of which so many bytes were sent.
+    fn earn(&mut self, sent: u32) {
+        self.budget = (self.budget + EARNED).min(MAX_BUDGET);
+        self.credit = (self.credit + CREDIT_A_FRAME + sent / CREDIT_BYTES).min(MAX_CREDIT);
+    }
+
+    fn spend(&mut self, cost: u32) -> Result<(), Flood> {
+        self.budget = self.budget.checked_sub(cost).ok_or(Flood)?;
+        Ok(())
+    }
+}
+
+/// Finds the frames in bytes that come in any pieces.
+#[derive(Debug, PartialEq, Eq)]
+struct Frames {
     /// Bytes left of the preface, then of the frame's payload.
     skip: usize,
     /// A frame header that came in pieces.
     partial: [u8; FRAME_HEADER],
     have: usize,
-    budget: u32,
 }
 
-/// Reads from how a connection ended why we closed it, as a label; `None` where the other side did, or nobody is to blame.
-pub(crate) fn blame(error: &h2::Error) -> Option<&'static str> {
-    let flood = error.get_io().is_some_and(|io| io.kind() == FLOOD);
-    let calm = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
-    match (flood, error.is_go_away() && !error.is_remote()) {
-        (true, _) => Some("flood"),
-        (false, true) if calm => Some("flood"),
-        (false, true) if error.reason() != Some(h2::Reason::NO_ERROR) => Some("http2_protocol"),
-        (false, _) => None,
-    }
-}
-
-impl Meter {
-    /// Of a connection whose client preface (RFC 9113 section 3.4) is still to come.
-    pub(crate) fn new() -> Self {
+impl Frames {
+    fn after(skip: usize) -> Self {
         Self {
-            skip: 24,
+            skip,
             partial: [0; FRAME_HEADER],
             have: 0,
-            budget: MAX_BUDGET,
         }
     }
 
-    /// Looks at the next bytes.
-    ///
-    /// # Errors
-    /// Too many frames that carry nothing.
-    pub(crate) fn see(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Kind and length of the next frame whose header is there; `None` when `bytes` are used up.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<(u8, u32)> {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
-            bytes = bytes.get(skipped..).unwrap_or_default();
+            *bytes = bytes.get(skipped..).unwrap_or_default();
             if bytes.is_empty() {
-                return Ok(());
+                return None;
             }
             let wanted = FRAME_HEADER - self.have;
             let (now, rest) = bytes.split_at(wanted.min(bytes.len()));
@@ -64,47 +119,31 @@ impl Meter {
                 space.copy_from_slice(now);
             }
             self.have += now.len();
-            bytes = rest;
+            *bytes = rest;
             if self.have == FRAME_HEADER {
                 self.have = 0;
-                self.frame()?;
+                let [high, middle, low, kind, ..] = self.partial;
+                let length = u32::from_be_bytes([0, high, middle, low]);
+                self.skip = length as usize;
+                return Some((kind, length));
             }
         }
     }
-
-    fn frame(&mut self) -> io::Result<()> {
-        let [high, middle, low, kind, ..] = self.partial;
-        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-        self.skip = length;
-        match kind {
-            DATA if length > 0 => self.budget = (self.budget + EARNED).min(MAX_BUDGET),
-            HEADERS => self.budget = (self.budget + EARNED).min(MAX_BUDGET),
-            // Credit is given for what we send: as many as the answers need.
-            WINDOW_UPDATE => {}
-            RST_STREAM => self.spend(RESET_COST)?,
-            _ => self.spend(1)?,
-        }
-        Ok(())
-    }
-
-    fn spend(&mut self, cost: u32) -> io::Result<()> {
-        self.budget = self
-            .budget
-            .checked_sub(cost)
-            .ok_or_else(|| io::Error::new(FLOOD, "HTTP/2 frame flood"))?;
-        Ok(())
-    }
 }
 
-/// How the end of a flooding connection is told from others: sockets never fail like this.
-const FLOOD: io::ErrorKind = io::ErrorKind::QuotaExceeded;
 const FRAME_HEADER: usize = 9;
+const PREFACE: usize = 24;
 /// Frames that may come for nothing.
 const MAX_BUDGET: u32 = 1000;
 /// What one useful frame earns.
 const EARNED: u32 = 1;
 /// A request that does nothing but be reset costs more than it earned; one with a body breaks even.
 const RESET_COST: u32 = 2;
+/// Updates of windows that may come for nothing.
+const MAX_CREDIT: u32 = 4000;
+/// Updates that a frame earns, and those for each so many bytes of ours: two, of stream and connection, for each 512.
+const CREDIT_A_FRAME: u32 = 4;
+const CREDIT_BYTES: u32 = 256;
 
 #[cfg(test)]
 mod tests {
@@ -129,12 +168,45 @@ mod tests {
                 vec![frame(1, 10), frame(0, 20), frame(3, 4)],
                 false,
             ),
-            ("downloads", vec![frame(8, 4)], false),
+            ("credit for nothing", vec![frame(8, 4)], true),
+            (
+                "uploads",
+                vec![frame(0, 20), frame(8, 4), frame(6, 8)],
+                false,
+            ),
         ];
         for (name, pattern, cut) in rows {
-            let mut meter = Meter::new();
+            let mut meter = Meter::of_client();
             meter.see(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
             let ended = (0..5000).any(|_| pattern.iter().any(|bytes| meter.see(bytes).is_err()));
+            assert_eq!(ended, *cut, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_we_send_earns_the_answers_to_it() {
+        let rows: &[(&str, Vec<u8>, Vec<u8>, bool)] = &[
+            (
+                "messages, each with a ping",
+                frame(0, 20),
+                frame(6, 8),
+                false,
+            ),
+            (
+                "messages, each with credit",
+                frame(0, 20),
+                frame(8, 4),
+                false,
+            ),
+            ("answers to pings", frame(6, 8), frame(6, 8), true),
+            ("answers to settings", frame(4, 0), frame(4, 0), true),
+        ];
+        for (name, sent, came, cut) in rows {
+            let mut meter = Meter::of_server();
+            let ended = (0..5000).any(|_| {
+                meter.sent(sent);
+                meter.see(came).is_err()
+            });
             assert_eq!(ended, *cut, "{name}");
         }
     }
@@ -144,7 +216,7 @@ mod tests {
         let mut whole = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         (0..3).for_each(|_| whole.extend(frame(6, 8)));
         for size in 1..whole.len() {
-            let mut meter = Meter::new();
+            let mut meter = Meter::of_client();
             whole
                 .chunks(size)
                 .for_each(|piece| meter.see(piece).unwrap());

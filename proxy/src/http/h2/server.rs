@@ -2,55 +2,99 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderValue, Method, Request, Response, Version};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 
-use super::batch::{Batch, gather};
-use super::body::{Incoming, Pump};
-use super::meter::Meter;
+use super::batch::{Batch, Watched, gather};
+use super::body::{Arrival, Incoming, Pump, PumpError};
+use super::meter::{Flood, Meter};
 use crate::drain::Lifetime;
 use crate::http::Limits;
 use crate::http::body::{Body, Source};
+use crate::http::h1::parse::check_case;
 use crate::http::h1::server::Service;
 use crate::http::headers::single_host;
 use crate::http::interim::Interim;
 use crate::http::malformed::Malformed;
 use crate::http::path;
+use crate::http::timer::Timer;
 use crate::io::Io;
 use crate::reject::{Caller, Reject};
 use crate::tasks::Tasks;
 
+/// Why a connection was given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error("connection failed")]
+    Http2(#[from] h2::Error),
+    #[error(transparent)]
+    Flood(#[from] Flood),
+    #[error("client reads nothing of what is sent")]
+    Idle,
+}
+
+impl ServeError {
+    /// Why we closed it, as a label; `None` where the other side did, or nobody is to blame.
+    pub(crate) fn blame(&self) -> Option<&'static str> {
+        let error = match self {
+            Self::Http2(error) => error,
+            Self::Flood(_) => return Some("flood"),
+            Self::Idle => return Some("idle"),
+        };
+        match error.reason().filter(|_| is_ours(error))? {
+            Reason::NO_ERROR => None,
+            Reason::ENHANCE_YOUR_CALM => Some("flood"),
+            _ => Some("http2_protocol"),
+        }
+    }
+}
+
+/// Whether it was this side that ended the connection.
+fn is_ours(error: &h2::Error) -> bool {
+    error.is_go_away() && !error.is_remote()
+}
+
 /// Serves until the client leaves, misbehaves or has been told to go elsewhere and done so.
 ///
 /// # Errors
-/// What h2 says of the connection; it has been closed.
+/// Why the connection was given up; it has been closed.
 pub(crate) async fn serve<S: Service + 'static>(
     io: Io,
     limits: Limits,
     lifetime: &Lifetime,
     service: Rc<S>,
     tasks: &Tasks,
-) -> Result<(), h2::Error> {
-    let (io, writer) = gather(io, Some(Meter::new()));
-    writer
-        .drive(serve_streams(io, limits, lifetime, service, tasks))
-        .await
+) -> Result<(), ServeError> {
+    let (io, writer) = gather(io, Meter::of_client());
+    let watched = writer.watched();
+    let streams = serve_streams((io, watched), limits, lifetime, service, tasks);
+    let served = writer.drive(streams).await;
+    let told = match &served {
+        Err(ServeError::Flood(_)) => true,
+        Err(ServeError::Http2(error)) => is_ours(error),
+        Err(ServeError::Idle) | Ok(()) => false,
+    };
+    if told {
+        Box::pin(writer.linger()).await;
+    }
+    served
 }
 
 async fn serve_streams<S: Service + 'static>(
-    io: Batch,
+    (io, watched): (Batch, Watched),
     limits: Limits,
     lifetime: &Lifetime,
     service: Rc<S>,
     tasks: &Tasks,
-) -> Result<(), h2::Error> {
+) -> Result<(), ServeError> {
     let handshake = builder(&limits).handshake::<_, Bytes>(io);
     let Ok(connection) = timeout(limits.header_timeout, handshake).await else {
         return Ok(());
@@ -58,6 +102,9 @@ async fn serve_streams<S: Service + 'static>(
     let mut server = Server {
         connection: connection?,
         served: false,
+        active: false,
+        quiet: false,
+        waiting_after: None,
     };
     let mut over = pin!(lifetime.over());
     let mut goodbye = false;
@@ -76,16 +123,20 @@ async fn serve_streams<S: Service + 'static>(
                 Some(stream) => {
                     let (request, respond) = stream?;
                     server.served = true;
+                    (server.active, server.quiet) = (true, false);
                     let service = Rc::clone(&service);
-                    tasks.spawn_local(stream_task(request, respond, service, limits.header_count));
+                    tasks.spawn_local(stream_task(request, respond, service, limits));
                     idle.as_mut().reset(Instant::now() + limits.idle_timeout);
                 }
             },
+            () = watched.flooded() => {
+                Box::pin(server.calm()).await;
+                return Err(Flood.into());
+            }
             () = &mut idle => {
-                if !server.connection.has_streams() {
-                    server.connection.graceful_shutdown();
-                }
-                idle.as_mut().reset(Instant::now() + limits.idle_timeout);
+                let again = server.rest(&watched, limits)?;
+                let Some(again) = again else { return Ok(()) };
+                idle.as_mut().reset(Instant::now() + again);
             }
         }
     }
@@ -94,6 +145,43 @@ async fn serve_streams<S: Service + 'static>(
 struct Server {
     connection: Connection<Batch, Bytes>,
     served: bool,
+    /// It had a stream since the last look.
+    active: bool,
+    /// It has been told to go for want of requests.
+    quiet: bool,
+    /// What had left when something was last seen to wait.
+    waiting_after: Option<u64>,
+}
+
+impl Server {
+    /// Looks after a connection on which no request came for a while; says when to look again, or that it is over.
+    ///
+    /// # Errors
+    /// Its client has read nothing since the last look.
+    fn rest(&mut self, watched: &Watched, limits: Limits) -> Result<Option<Duration>, ServeError> {
+        let before = std::mem::replace(&mut self.waiting_after, watched.waiting_after());
+        if self.waiting_after.is_some() && self.waiting_after == before {
+            return Err(ServeError::Idle);
+        }
+        let had = std::mem::replace(&mut self.active, self.connection.has_streams());
+        if had || self.active {
+            return Ok(Some(limits.idle_timeout));
+        }
+        if self.quiet {
+            return Ok(None);
+        }
+        self.quiet = true;
+        self.connection.graceful_shutdown();
+        // An answer to the goodbye is not waited for as long as a request.
+        Ok(Some(limits.header_timeout.min(limits.idle_timeout)))
+    }
+
+    /// Tells a client that floods us, if it still listens (RFC 9113 section 7, `ENHANCE_YOUR_CALM`).
+    async fn calm(&mut self) {
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let closed = poll_fn(|cx| self.connection.poll_closed(cx));
+        let _told = timeout(GOODBYE, closed).await;
+    }
 }
 
 fn builder(limits: &Limits) -> Builder {
@@ -114,32 +202,74 @@ async fn stream_task<S: Service>(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     service: Rc<S>,
-    header_count: usize,
+    limits: Limits,
 ) {
     let respond = Rc::new(RefCell::new(respond));
     let grpc = crate::http::grpc::is_grpc(request.headers());
     let head_only = *request.method() == Method::HEAD;
-    let response = match accept(request, header_count) {
-        Err(malformed) => {
-            let caller = if grpc { Caller::Grpc } else { Caller::Http };
-            service.refuse(Reject::Malformed(malformed), caller)
-        }
-        Ok(request) => {
+    let caller = if grpc { Caller::Grpc } else { Caller::Http };
+    let mut arrival = None;
+    let response = match accept(request, limits.header_count) {
+        Err(malformed) => service.refuse(Reject::Malformed(malformed), caller),
+        Ok(mut request) => {
+            arrival = request.body_mut().arrival();
             // On the heap: a task is moved more than once before it runs, and this is most of it.
-            let mut call = Box::pin(service.call(request, Interim::Http2(Rc::clone(&respond))));
-            let answer = poll_fn(|cx| {
-                if respond.borrow_mut().poll_reset(cx).is_ready() {
-                    return std::task::Poll::Ready(None);
-                }
-                call.as_mut().poll(cx).map(Some)
-            });
-            match answer.await {
-                Some(response) => response,
-                None => return,
+            let call = Box::pin(service.call(request, Interim::Http2(Rc::clone(&respond))));
+            let limit = limits.idle_timeout;
+            match wait(call, &respond, arrival.as_deref(), limit).await {
+                Waited::Answer(response) => response,
+                Waited::Stalled(reject) => service.refuse(reject, caller),
+                Waited::Gone => return,
             }
         }
     };
-    answer(response, &respond, head_only, grpc).await;
+    let pump = answer(response, &respond, head_only, grpc).await;
+    let Some(pump) = pump else { return };
+    // What else stopped it is in the exchange and on the stream already.
+    let written = pump.run_within(limits.idle_timeout, arrival.as_deref());
+    if let Err(PumpError::Idle) = written.await {
+        service.stalled();
+    }
+}
+
+/// What came of waiting for an answer.
+enum Waited {
+    Answer(Response<Body>),
+    /// The request's body got no further.
+    Stalled(Reject),
+    /// The client wants none any more.
+    Gone,
+}
+
+/// Waits for the service while the request's body comes in: how long an answer takes is for policy to limit, a body that
+/// stands still keeps its place for `limit`.
+async fn wait(
+    mut call: Pin<Box<impl Future<Output = Response<Body>>>>,
+    respond: &RefCell<SendResponse<Bytes>>,
+    arrival: Option<&Arrival>,
+    limit: Duration,
+) -> Waited {
+    let (mut timer, mut last) = (Timer::new(limit), 0);
+    poll_fn(|cx| {
+        if respond.borrow_mut().poll_reset(cx).is_ready() {
+            return Poll::Ready(Waited::Gone);
+        }
+        if let Poll::Ready(response) = call.as_mut().poll(cx) {
+            return Poll::Ready(Waited::Answer(response));
+        }
+        let Some(arrival) = arrival.filter(|arrival| !arrival.is_over()) else {
+            return Poll::Pending;
+        };
+        if std::mem::replace(&mut last, arrival.bytes()) != last {
+            timer.set(limit);
+        }
+        ready!(timer.poll(cx));
+        Poll::Ready(Waited::Stalled(match arrival.is_wanted() {
+            true => Reject::BodyTimeout,
+            false => Reject::BodyUnread,
+        }))
+    })
+    .await
 }
 
 /// Checks what h2 leaves to us and turns it into the request that everybody else sees.
@@ -151,6 +281,7 @@ fn accept(request: Request<RecvStream>, header_count: usize) -> Result<Request<B
     if parts.method == Method::CONNECT {
         return Err(Malformed::Target);
     }
+    check_case(parts.method.as_str())?;
     // RFC 9113 section 8.3.1: ":authority ... MUST NOT include the deprecated userinfo", and Host, if there, must agree.
     let authority = parts
         .uri
@@ -202,12 +333,13 @@ fn announced(headers: &mut http::HeaderMap) -> Result<Option<u64>, Malformed> {
     Ok(Some(number))
 }
 
+/// Sends the head; what is to follow it is left to the pump.
 async fn answer(
     response: Response<Body>,
     respond: &RefCell<SendResponse<Bytes>>,
     head_only: bool,
     grpc: bool,
-) {
+) -> Option<Pump> {
     let (mut parts, body) = response.into_parts();
     parts.version = Version::HTTP_2;
     if !head_only
@@ -226,22 +358,21 @@ async fn answer(
     let sent = respond
         .borrow_mut()
         .send_response(Response::from_parts(parts, ()), ends);
-    let Ok(stream) = sent else {
-        return;
-    };
+    let stream = sent.ok()?;
     if ends {
         // Lets the exchange see its end.
         let mut body = body;
         let _ended = poll_fn(|cx| body.poll_frame(cx)).await;
-        return;
+        return None;
     }
-    // What stopped it is in the exchange and on the stream already.
-    let _outcome = Pump::new(stream, body).run().await;
+    Some(Pump::new(stream, body))
 }
 
 /// Bytes one stream may be ahead of its reader.
-const STREAM_WINDOW: u32 = 256 * 1024;
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
 /// Bytes one connection may be ahead of its readers.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Streams that were reset and are still remembered.
 const MAX_RESET_STREAMS: usize = 50;
+/// How long a client that is sent away has to read why.
+const GOODBYE: Duration = Duration::from_secs(1);
