@@ -123,16 +123,20 @@ impl Bundle {
     /// Tells whether `leaf` chains to one of the roots, whatever the time is.
     #[must_use]
     pub fn vouches_for(&self, leaf: &Leaf) -> bool {
-        let Some((end_entity, intermediates)) = leaf.chain().split_first() else {
-            return false;
-        };
+        self.root_of(leaf).is_some()
+    }
+
+    /// Returns that one of the roots which `leaf` chains to, whatever the time is.
+    #[must_use]
+    pub fn root_of(&self, leaf: &Leaf) -> Option<&CertificateDer<'static>> {
+        let (end_entity, intermediates) = leaf.chain().split_first()?;
         let end = leaf
             .not_after()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         let end = UnixTime::since_unix_epoch(end);
         self.verify(end_entity, intermediates, end, KeyUsage::server_auth())
-            .is_ok()
+            .ok()
     }
 
     /// Verifies a chain as RFC 5280 section 6 says, and returns the root at its end.

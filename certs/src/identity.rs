@@ -12,7 +12,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 use weft_policy::spiffe::SpiffeId;
 
-use crate::bundle::TrustBundles;
+use crate::bundle::{Bundle, TrustBundles, fingerprint};
 use crate::crypto::provider;
 use crate::error::CertError;
 use crate::leaf::Leaf;
@@ -41,6 +41,21 @@ impl Identity {
             trust,
             tickets,
         })
+    }
+
+    /// Returns the SHA-256 of each root that is trusted for our own trust domain, in hexadecimal.
+    #[must_use]
+    pub fn root_fingerprints(&self) -> Vec<String> {
+        let bundle = self.trust.bundle(&self.leaf.id().trust_domain());
+        let roots = bundle.into_iter().flat_map(Bundle::roots);
+        roots.map(fingerprint).collect()
+    }
+
+    /// Returns the SHA-256 of the root that our leaf chains to, in hexadecimal.
+    #[must_use]
+    pub fn issuer_fingerprint(&self) -> Option<String> {
+        let bundle = self.trust.bundle(&self.leaf.id().trust_domain())?;
+        bundle.root_of(&self.leaf).map(fingerprint)
     }
 
     /// Makes the server side of mesh TLS: version 1.3, a client certificate required, `alpn` in order of preference.

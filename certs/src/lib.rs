@@ -14,6 +14,8 @@ pub mod fetch;
 pub mod identity;
 pub mod jwt;
 pub mod leaf;
+pub mod renewal;
+pub mod roots;
 pub mod svid;
 pub mod verify;
 pub mod web;

@@ -1,5 +1,11 @@
 //! Handshakes in memory between two identities, good ones and each kind of bad one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

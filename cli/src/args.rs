@@ -13,6 +13,7 @@ use crate::explain::ExplainArgs;
 use crate::inject::InjectArgs;
 use crate::install::{InstallArgs, UninstallArgs, UpgradeArgs};
 use crate::lint::LintArgs;
+use crate::rotate::RotateArgs;
 use crate::tap::TapArgs;
 use crate::token::TokenArgs;
 use crate::top::{EdgesArgs, TopArgs};
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Version(VersionArgs),
     /// Print what this program was built from, as CycloneDX.
     Sbom,
+    /// Give the mesh another root, step by step, without a lost request.
+    RotateRoot(RotateArgs),
     /// Check policy files and the annotations of Kubernetes manifests; fails if anything is wrong.
     Lint(LintArgs),
     /// Put the proxy into the pods of Kubernetes manifests, as the admission webhook does; fails if a pod is refused.

@@ -15,6 +15,7 @@ mod install;
 mod kubectl;
 mod lint;
 mod objects;
+mod rotate;
 mod sbom;
 mod tap;
 mod token;
@@ -52,6 +53,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return check(&args),
         Command::Version(args) => say(&on_a_runtime(versions::run(&args))?),
         Command::Sbom => say(&sbom::cyclone_dx()?),
+        Command::RotateRoot(args) => on_a_runtime(Box::pin(rotate::run(&args, say)))??,
         Command::Explain(args) => say(&explain::run(&args)?),
         Command::Top(args) => until_interrupted(top::top(&args))?,
         Command::Tap(args) => until_interrupted(tap::run(&args))?,

@@ -114,8 +114,8 @@ pub async fn serve(
     };
     tokio::join!(
         server.run(listener),
-        metrics::serve(metrics_listener, metrics, ready, stop.clone()),
-        stop.run_until_cancelled(own.renew(authority, id)),
+        metrics::serve(metrics_listener, metrics.clone(), ready, stop.clone()),
+        stop.run_until_cancelled(own.renew(authority, id, metrics)),
         stop.run_until_cancelled(keeper.run(told)),
         stop.run_until_cancelled(writer.run(said)),
     );

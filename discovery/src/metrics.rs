@@ -11,10 +11,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use weft_certs::identity::Identity;
 
 /// All counters; clones share them.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Metrics {
     pub(crate) watch_failures: IntCounter,
     /// Services, workloads and addresses that are told of.
     pub(crate) addresses: IntGauge,
+    issuer: IntGaugeVec,
+    roots: IntGaugeVec,
 }
 
 impl Metrics {
@@ -50,6 +53,11 @@ impl Metrics {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
+        };
+        let named = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["fingerprint"])?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
         };
         Ok(Self {
             subscribers: gauge("weft_discovery_subscribers", "Streams that are open.")?,
@@ -81,8 +89,29 @@ impl Metrics {
                 "weft_discovery_addresses",
                 "Services and workloads that are told of.",
             )?,
+            issuer: named(
+                "weft_identity_issuer_info",
+                "The root that our leaf chains to, by its SHA-256.",
+            )?,
+            roots: named(
+                "weft_identity_root_info",
+                "The roots that we trust, by their SHA-256.",
+            )?,
             registry: registry.clone(),
         })
+    }
+
+    /// Tells whom `identity` trusts, and who signed it.
+    pub(crate) fn identity(&self, identity: &Identity) {
+        let show = |gauge: &IntGaugeVec, names: Vec<String>| {
+            gauge.reset();
+            for name in names {
+                gauge.with_label_values(&[&name]).set(1);
+            }
+        };
+        show(&self.roots, identity.root_fingerprints());
+        let issuer = identity.issuer_fingerprint();
+        show(&self.issuer, issuer.into_iter().collect());
     }
 
     pub(crate) fn subscriber(&self) -> Open {

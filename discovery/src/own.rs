@@ -1,7 +1,6 @@
 //! Who we are: the present certificate and the configuration that follows from it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
@@ -9,8 +8,10 @@ use tracing::{info, warn};
 use weft_certs::authority::Authority;
 use weft_certs::error::CertError;
 use weft_certs::identity::Identity;
-use weft_certs::leaf::renewal_delay;
+use weft_certs::renewal::{Renewal, Renewed, SPREAD};
 use weft_policy::spiffe::SpiffeId;
+
+use crate::metrics::Metrics;
 
 /// The present certificate; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -36,31 +37,24 @@ impl Own {
         self.0.load().is_some()
     }
 
-    /// Gets one from an authority and keeps it fresh, for ever.
-    pub(crate) async fn renew(self, authority: Authority, id: SpiffeId) {
-        let mut delay = FIRST_RETRY;
+    /// Gets one from an authority and keeps it fresh, for ever; `metrics` tell whom it trusts.
+    pub(crate) async fn renew(self, authority: Authority, id: SpiffeId, metrics: Metrics) {
+        let mut renewal = Renewal::new(authority, id.clone(), SPREAD);
         loop {
-            let identity = Box::pin(authority.request(&id)).await;
-            let set = identity.map_err(anyhow::Error::from).and_then(|identity| {
-                self.set(&identity)?;
-                Ok(identity)
-            });
-            match set {
+            let renewed = Box::pin(renewal.next()).await.map(Renewed::into_identity);
+            match renewed {
                 Ok(identity) => {
-                    delay = FIRST_RETRY;
-                    let wait = renewal_delay(&identity.leaf, SystemTime::now(), fastrand::f64());
-                    info!(%id, ?wait, "identity");
-                    tokio::time::sleep(wait).await;
+                    info!(%id, roots = ?identity.root_fingerprints(), "identity");
+                    metrics.identity(&identity);
+                    if let Err(error) = self.set(&identity) {
+                        warn!(%error, "the identity cannot be used");
+                    }
                 }
-                Err(error) => {
-                    warn!(error = format!("{error:#}"), retry = ?delay, "no new identity");
-                    tokio::time::sleep(delay.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
-                    delay = (delay * 2).min(LONGEST_RETRY);
+                Err(failed) => {
+                    let error = anyhow::Error::from(failed);
+                    warn!(error = format!("{error:#}"), "no new identity");
                 }
             }
         }
     }
 }
-
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LONGEST_RETRY: Duration = Duration::from_secs(15);

@@ -64,6 +64,7 @@ pub struct Config {
     pub(crate) ca_name: Option<String>,
     pub(crate) token_file: PathBuf,
     pub(crate) cert_ttl: Duration,
+    pub(crate) cert_spread: Duration,
     pub(crate) identity_dir: Option<PathBuf>,
 
     pub(crate) discovery_address: Option<String>,
@@ -156,6 +157,7 @@ impl Config {
             ca_name: env.optional("WEFT_CA_NAME", NAME),
             token_file: env.or("WEFT_TOKEN_FILE", "/var/run/secrets/tokens/istio-token", PATH),
             cert_ttl: env.or("WEFT_CERT_TTL", "24h", DURATION),
+            cert_spread: env.or("WEFT_CERT_SPREAD", "10s", DURATION),
             identity_dir: env.optional("WEFT_IDENTITY_DIR", PATH),
 
             discovery_address: env.optional("WEFT_DISCOVERY_ADDRESS", HTTPS_URL),

@@ -54,7 +54,9 @@ pub(crate) fn start(
     let source = Source::of(config).context("read WEFT_CA_ADDRESS")?;
     let (identities, identity) =
         Identities::new(source, config.spiffe_id.clone()).context("read the identity")?;
-    let identity = identity.keeping(config.state_dir.as_deref());
+    let identity = identity
+        .keeping(config.state_dir.as_deref())
+        .spreading(config.cert_spread);
     let files = PolicyFiles::of(config);
     let (policies, texts) = read_policy(&files).context("read the policy")?;
     let discovery = DiscoveryConfig {

@@ -10,15 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weft_certs::authority::Authority;
 use weft_certs::identity::Identity;
-use weft_certs::leaf::{Leaf, renewal_delay};
+use weft_certs::renewal::{Renewal, Renewed, SPREAD};
 use weft_policy::spiffe::SpiffeId;
 
-use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::watch::Watch;
 
@@ -65,6 +63,7 @@ pub(crate) struct Identities {
     current: Arc<ArcSwapOption<Identity>>,
     /// Counts publications; without a supplier there are none.
     changes: Option<watch::Receiver<u64>>,
+    renewals: Arc<AtomicU64>,
     failures: Arc<AtomicU64>,
 }
 
@@ -87,6 +86,7 @@ impl Identities {
             published,
             known: None,
             kept: None,
+            spread: SPREAD,
         };
         if let Source::Files(dir) = &supply.source {
             let files = files::read(dir)?;
@@ -116,9 +116,9 @@ impl Identities {
         }
     }
 
-    /// Returns how many identities were published.
+    /// Returns how many leafs there were.
     pub(crate) fn renewals(&self) -> u64 {
-        self.changes.as_ref().map_or(0, |changes| *changes.borrow())
+        self.renewals.load(Ordering::Relaxed)
     }
 
     /// Returns how many times getting an identity has failed.
@@ -137,6 +137,8 @@ pub(crate) struct Supply {
     known: Option<Files>,
     /// Where the present identity is kept for a restart.
     kept: Option<Kept>,
+    /// Over how long renewals are spread that a change of the roots file asks for.
+    spread: Duration,
 }
 
 impl Supply {
@@ -147,6 +149,12 @@ impl Supply {
         if let Some(identity) = self.kept.as_ref().and_then(|kept| kept.read(&self.id)) {
             self.publish(identity);
         }
+        self
+    }
+
+    /// Spreads over `spread` what a change of the roots file asks for.
+    pub(crate) fn spreading(mut self, spread: Duration) -> Self {
+        self.spread = spread;
         self
     }
 
@@ -164,23 +172,22 @@ impl Supply {
     }
 
     async fn renew(&self, authority: &Authority) {
-        let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+        let begin = self.identities.current();
+        let renewal = Renewal::new(authority.clone(), self.id.clone(), self.spread);
+        let mut renewal = renewal.holding(begin.as_deref());
         loop {
-            match Box::pin(authority.issue(&self.id)).await {
-                Ok((identity, material)) => {
-                    backoff.reset();
+            match Box::pin(renewal.next()).await {
+                Ok(Renewed::Leaf { identity, material }) => {
                     if let Some(kept) = &self.kept {
                         kept.write(&material);
                     }
-                    let leaf = Arc::clone(&identity.leaf);
                     self.publish(identity);
-                    until_renewal(&leaf).await;
                 }
-                Err(error) => {
-                    let delay = backoff.next_delay();
-                    self.failed(&error, delay);
-                    tokio::time::sleep(delay).await;
+                Ok(Renewed::Roots(identity)) => {
+                    info!(roots = ?identity.root_fingerprints(), "roots");
+                    self.show(identity);
                 }
+                Err(failed) => self.failed(&failed.source, failed.retry),
             }
         }
     }
@@ -213,6 +220,11 @@ impl Supply {
         if !leaf.is_valid_at(SystemTime::now()) {
             warn!(id = %leaf.id(), "the identity is not valid now, check the clocks");
         }
+        self.identities.renewals.fetch_add(1, Ordering::Relaxed);
+        self.show(identity);
+    }
+
+    fn show(&self, identity: Identity) {
         self.identities.current.store(Some(Arc::new(identity)));
         self.published.send_modify(|count| *count += 1);
     }
@@ -224,31 +236,11 @@ impl Supply {
     }
 }
 
-/// Waits until `leaf`, which has just come, is to be renewed.
-///
-/// The wait is measured by a clock that does not jump. Only if the wall clock says that the leaf has ended meanwhile, as after a suspension,
-/// the wait ends early; a leaf that came ended already says nothing new.
-async fn until_renewal(leaf: &Leaf) {
-    let received = SystemTime::now();
-    let due = Instant::now() + renewal_delay(leaf, received, fastrand::f64());
-    let valid = leaf.is_valid_at(received);
-    while Instant::now() < due {
-        tokio::time::sleep_until(due.min(Instant::now() + LOOK_AT_CLOCK)).await;
-        if valid && SystemTime::now() > leaf.not_after() {
-            return;
-        }
-    }
-}
-
 /// Writes an error with all its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
-
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
-const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,21 @@
 //! Leafs and roots change under load, and no request fails.
 
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::interval;
+use weft_certs::bundle::{Bundle, fingerprint};
 use weft_tests::app::echo;
-use weft_tests::authority::Authority;
+use weft_tests::authority::{Authority, Issuer};
 use weft_tests::ca::{Ca, Files, id};
 use weft_tests::client::{Http1, Http2, mesh_tls};
 use weft_tests::eventually::eventually;
 use weft_tests::mesh::{Mesh, Pair, Proxy};
 use weft_tests::metrics::Scrape;
+use weft_tests::scratch::Scratch;
 
 /// Calls until told to stop, on a new connection now and then; returns what went wrong.
 async fn load(web: &Proxy, stop: &AtomicBool, served: &AtomicUsize) -> Vec<String> {
@@ -236,6 +240,94 @@ async fn an_authority_that_goes_and_changes_its_root_costs_no_request() {
     let (wrong, ()) = tokio::join!(load(&web, &stop, &served), change);
     let all = served.load(Ordering::Relaxed);
     assert!(wrong.is_empty(), "{} of {all}: {}", wrong.len(), wrong[0]);
+}
+
+#[tokio::test]
+async fn a_root_is_exchanged_by_the_mounted_file_long_before_leafs_end() {
+    let authority = Authority::new();
+    let mount = Mount::new(&authority.roots());
+    let (mesh, app) = (Mesh::new(), echo());
+    let supplied = |starting, account| {
+        authority
+            .supplies(starting, account, "24h")
+            .set("WEFT_CA_ROOT", mount.file().display())
+            .set("WEFT_CERT_SPREAD", "200ms")
+    };
+    let orders = mesh.proxy("orders").serves(80, app.address);
+    let orders = supplied(orders, "orders").start();
+    mesh.services(&[("orders", 80, "-", &[orders.endpoint()])]);
+    let web = supplied(mesh.proxy("web"), "web").start();
+    let proxies = [&web, &orders];
+    renewed(proxies, "ok", 1.0).await;
+    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (old, new) = (authority.present(), authority.another("new"));
+    let change = async {
+        more(&served, 30).await;
+        // It is trusted, though no answer of the authority has said so yet.
+        authority.trust(&new);
+        given_out(&authority, &[old.certificate(), new.certificate()]).await;
+        mount.put(&authority.roots());
+        shows(proxies, ROOT, &new, 1.0).await;
+        more(&served, 60).await;
+        // It signs.
+        authority.trust(&old);
+        authority.sign_with(&new);
+        let signs = async || authority.signs_with(&new).await;
+        eventually(Duration::from_secs(5), signs, |yes| *yes).await;
+        mount.put(&authority.roots());
+        shows(proxies, ISSUER, &new, 1.0).await;
+        more(&served, 60).await;
+        // The old one is forgotten.
+        authority.distrust(&old);
+        given_out(&authority, &[new.certificate()]).await;
+        mount.put(&authority.roots());
+        shows(proxies, ROOT, &old, 0.0).await;
+        shows(proxies, ROOT, &new, 1.0).await;
+        more(&served, 60).await;
+        stop.store(true, Ordering::Relaxed);
+    };
+    let (wrong, ()) = tokio::join!(load(&web, &stop, &served), change);
+    let all = served.load(Ordering::Relaxed);
+    assert!(wrong.is_empty(), "{} of {all}: {}", wrong.len(), wrong[0]);
+}
+
+/// A folder with `ca.crt`, as the kubelet mounts a ConfigMap.
+struct Mount(Scratch);
+
+impl Mount {
+    fn new(roots: &str) -> Self {
+        let mount = Self(Scratch::new());
+        symlink("..data/ca.crt", mount.file()).unwrap();
+        mount.put(roots);
+        mount
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("ca.crt")
+    }
+
+    /// Replaces it as the kubelet does: a new folder, to which one link is turned.
+    fn put(&self, roots: &str) {
+        let folder = |name: &str| self.0.path().join(name);
+        let version = format!("..{}", std::fs::read_dir(self.0.path()).unwrap().count());
+        std::fs::create_dir(folder(&version)).unwrap();
+        std::fs::write(folder(&version).join("ca.crt"), roots).unwrap();
+        symlink(&version, folder("..next")).unwrap();
+        std::fs::rename(folder("..next"), folder("..data")).unwrap();
+    }
+}
+
+const ROOT: &str = "weft_identity_root_info";
+const ISSUER: &str = "weft_identity_issuer_info";
+
+/// Waits until each proxy says `value` of `issuer`.
+async fn shows(proxies: [&Proxy; 2], metric: &str, issuer: &Issuer, value: f64) {
+    let bundle = Bundle::from_pem(issuer.certificate()).unwrap();
+    let label = format!("fingerprint=\"{}\"", fingerprint(&bundle.roots()[0]));
+    for proxy in proxies {
+        let look = async || Scrape::of(proxy.metrics).await.sum(metric, &[&label]);
+        eventually(Duration::from_secs(20), look, |seen| *seen == value).await;
+    }
 }
 
 #[tokio::test]

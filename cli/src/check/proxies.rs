@@ -78,7 +78,7 @@ fn issuer(pod: &str, samples: &Samples, now: SystemTime, findings: &mut Findings
     let Some(end) = samples.sum("weft_ca_issuer_expiry_timestamp_seconds", &[]) else {
         return;
     };
-    let remedy = "exchange it: see docs/ca.md, how to exchange a root";
+    let remedy = "weft rotate-root; see docs/identity.md, how to exchange the root";
     match left(end, now) {
         None => findings.problem(
             "roots",

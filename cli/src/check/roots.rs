@@ -73,7 +73,7 @@ fn parsed(bundle: &Value) -> Result<Bundle, String> {
 }
 
 fn expiry(roots: &Bundle, now: SystemTime, place: &str, findings: &mut Findings) {
-    let remedy = "exchange the root: see docs/ca.md, how to exchange a root";
+    let remedy = "weft rotate-root; see docs/identity.md, how to exchange the root";
     let count = roots.roots().len();
     let Some(end) = roots.first_expiry() else {
         return;

@@ -67,7 +67,16 @@ impl Metrics {
 
     /// Asks `read` for the value of `point` whenever metrics are read.
     pub(crate) fn read_from(&self, point: Point, read: impl Fn() -> f64 + Send + Sync + 'static) {
-        self.sources.0.lock().push((point, Box::new(read)));
+        self.sources.points.lock().push((point, Box::new(read)));
+    }
+
+    /// Asks `read` for names whenever metrics are read; each is a series of `metric` that is 1. There must be few.
+    pub(crate) fn name_from(
+        &self,
+        metric: &'static table::Metric,
+        read: impl Fn() -> Vec<String> + Send + Sync + 'static,
+    ) {
+        self.sources.names.lock().push((metric, Box::new(read)));
     }
 
     /// All metrics in Prometheus' text format (version 0.0.4).
@@ -105,13 +114,18 @@ impl Number {
 
 type Read = Box<dyn Fn() -> f64 + Send + Sync>;
 
+type ReadNames = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// Values that are asked for.
 #[derive(Clone, Default)]
-struct Sources(Arc<Mutex<Vec<(Point, Read)>>>);
+struct Sources {
+    points: Arc<Mutex<Vec<(Point, Read)>>>,
+    names: Arc<Mutex<Vec<(&'static table::Metric, ReadNames)>>>,
+}
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let points: Vec<Point> = self.0.lock().iter().map(|(point, _)| *point).collect();
+        let points: Vec<Point> = self.points.lock().iter().map(|(point, _)| *point).collect();
         f.debug_tuple("Sources").field(&points).finish()
     }
 }
@@ -149,7 +163,7 @@ impl Sums {
         values.push((table::BUILD.at(&[env!("CARGO_PKG_VERSION")]), 1.0));
         values.extend(
             self.sources
-                .0
+                .points
                 .lock()
                 .iter()
                 .map(|(point, read)| (*point, read())),
@@ -169,6 +183,13 @@ impl Sums {
                 Kind::Gauge => gauge(labels, value),
             };
             samples.entry(point.metric.name).or_default().push(sample);
+        }
+        for (metric, read) in self.sources.names.lock().iter() {
+            let series = samples.entry(metric.name).or_default();
+            for name in read() {
+                let labels = metric.labels.iter().map(|label| pair(label, &name));
+                series.push(gauge(labels.collect(), 1.0));
+            }
         }
         let family = |metric: &&table::Metric| {
             let mut samples = samples.remove(metric.name).unwrap_or_default();

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use tokio::time::Instant;
+use weft_certs::identity::Identity;
 
 use super::collect::{Metrics, as_f64};
 use super::table::{
     BREAKER_STATES, DISCOVERY_AGE, DISCOVERY_CONNECTED, DISCOVERY_UPDATES, DNS_LOOKUPS, DNS_NAMES,
-    ENDPOINTS, IDENTITY_EXPIRY, IDENTITY_RENEWALS, SERVICES_UPDATES,
+    ENDPOINTS, IDENTITY_EXPIRY, IDENTITY_ISSUER, IDENTITY_RENEWALS, IDENTITY_ROOTS,
+    SERVICES_UPDATES,
 };
 use crate::balance::breaker::Position;
 use crate::discovery::Discovery;
@@ -89,6 +91,17 @@ impl Metrics {
             IDENTITY_RENEWALS.at(&["failed"]),
             read(Identities::failures),
         );
+        let names = |read: fn(&Identity) -> Vec<String>| {
+            let identities = identities.clone();
+            move || {
+                identities
+                    .current()
+                    .map_or_else(Vec::new, |identity| read(&identity))
+            }
+        };
+        self.name_from(&IDENTITY_ROOTS, names(Identity::root_fingerprints));
+        let issuer = |identity: &Identity| identity.issuer_fingerprint().into_iter().collect();
+        self.name_from(&IDENTITY_ISSUER, names(issuer));
     }
 }
 

@@ -55,6 +55,8 @@ metrics! {
     POOL: Gauge "weft_pool_connections" ["state"] "Upstream connections that are open, and of these HTTP/1 ones that are idle.";
     IDENTITY_EXPIRY: Gauge "weft_identity_expiry_seconds" [] "Unix time at which our leaf expires; 0 without one.";
     IDENTITY_RENEWALS: Counter "weft_identity_renewals_total" ["result"] "Attempts to renew our leaf.";
+    IDENTITY_ISSUER: Gauge "weft_identity_issuer_info" ["fingerprint"] "1, with the SHA-256 of the root that our leaf chains to.";
+    IDENTITY_ROOTS: Gauge "weft_identity_root_info" ["fingerprint"] "1 for each root that we trust, with its SHA-256.";
     POLICY_VERSION: Gauge "weft_policy_version" [] "Which change of policy is in force, counted from 1 at the start.";
     POLICY_REJECTED: Counter "weft_policy_rejected_total" [] "Changes of policy that were refused.";
     SERVICES_UPDATES: Counter "weft_services_updates_total" ["result"] "Updates of the services file.";
