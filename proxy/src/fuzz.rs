@@ -4,6 +4,7 @@
 //! and what we write is read again as what we meant.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use tokio::time::Instant;
 
 use crate::config::propagators::Propagators;
 use crate::config::sampling::{Parent, Roots, Sampling};
@@ -98,9 +99,12 @@ pub fn client_hello(bytes: &[u8]) {
 pub fn frames(bytes: &[u8]) {
     let (first, rest) = bytes.split_first().unwrap_or((&1, &[]));
     let size = usize::from(*first).max(1);
-    let (mut whole, mut pieces) = (Meter::of_client(), Meter::of_client());
-    let at_once = whole.see(rest).is_ok();
-    let in_pieces = rest.chunks(size).all(|piece| pieces.see(piece).is_ok());
+    let now = Instant::now();
+    let (mut whole, mut pieces) = (Meter::of_client(now), Meter::of_client(now));
+    let at_once = whole.see(rest, || now).is_ok();
+    let in_pieces = rest
+        .chunks(size)
+        .all(|piece| pieces.see(piece, || now).is_ok());
     assert_eq!(at_once, in_pieces, "pieces of {size}");
     if at_once {
         assert_eq!(whole, pieces, "pieces of {size}");

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use http::header::EXPECT;
 use http::{Request, Response};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use weft_certs::identity::Identity;
 use weft_certs::verify::Peer;
@@ -183,13 +183,19 @@ impl Inbound {
         let lifetime = Lifetime::new(worker.drain.clone(), self.expires);
         let this = Rc::new(self);
         // On the heap: what opaque bytes need beside it is the other half.
-        Box::pin(serve_http(
+        let served = Box::pin(serve_http(
             &this.cx,
             (io, speaks),
             &lifetime,
             Rc::clone(&this),
-        ))
-        .await;
+        ));
+        match this.expires {
+            None => served.await,
+            // It has been told to go; a stream, a tunnel or a client that does not listen stays no longer than opaque bytes.
+            Some(at) => {
+                let _cut = timeout_at(at + tcp::EXPIRED_GRACE, served).await;
+            }
+        }
     }
 
     fn destination(&self) -> DestinationFacts {

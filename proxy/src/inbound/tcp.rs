@@ -55,4 +55,4 @@ impl Inbound {
     }
 }
 
-const EXPIRED_GRACE: Duration = Duration::from_secs(60);
+pub(super) const EXPIRED_GRACE: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 use super::meter::Meter;
 use crate::io::Io;
@@ -173,7 +173,7 @@ impl AsyncRead for Batch {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let new = buf.filled().get(before..).unwrap_or_default();
-        if this.meter.see(new).is_err() {
+        if this.meter.see(new, Instant::now).is_err() {
             // Whoever drives the connection looks after each turn, and says goodbye.
             this.flooded = true;
             buf.set_filled(before);

@@ -11,7 +11,7 @@ use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, request};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 use tracing::debug;
 
 use super::batch::{Batch, Watched, gather};
@@ -40,7 +40,7 @@ impl Client {
     /// # Errors
     /// The preface could not be sent.
     pub(crate) async fn connect(io: Io, limits: Limits, tasks: &Tasks) -> Result<Self, h2::Error> {
-        let (io, writer) = gather(io, Meter::of_server());
+        let (io, writer) = gather(io, Meter::of_server(Instant::now()));
         let watched = writer.watched();
         let (sender, connection) = builder(&limits).handshake(io).await?;
         let closed = Rc::new(Cell::new(false));

@@ -3,7 +3,10 @@
 //! SETTINGS and PING must be answered (RFC 9113 sections 6.5 and 6.7), RST_STREAM after HEADERS is the rapid reset of
 //! CVE-2023-44487, empty DATA and CONTINUATION are CVE-2019-9518 and CVE-2024-27316. A connection earns such frames by
 //! useful ones in either direction: a gRPC client asks for a PING now and then while it is sent messages, and gives credit for
-//! them. One that only sends them is told `ENHANCE_YOUR_CALM` and closed.
+//! them; and time earns some, for the pings of a connection on which little happens. One that only sends them is told
+//! `ENHANCE_YOUR_CALM` and closed.
+
+use tokio::time::{Duration, Instant};
 
 /// The frame type, RFC 9113 section 11.2.
 const DATA: u8 = 0x0;
@@ -19,6 +22,8 @@ pub(crate) struct Meter {
     budget: u32,
     /// Of WINDOW_UPDATE, of which a download needs many.
     credit: u32,
+    /// When time last earned something.
+    refilled: Instant,
 }
 
 /// Too many frames came that carry nothing.
@@ -28,35 +33,41 @@ pub(crate) struct Flood;
 
 impl Meter {
     /// Of a client's connection to us, whose preface (RFC 9113 section 3.4) is still to come.
-    pub(crate) fn of_client() -> Self {
+    pub(crate) fn of_client(now: Instant) -> Self {
         Self {
             incoming: Frames::after(PREFACE),
-            ..Self::of_server()
+            ..Self::of_server(now)
         }
     }
 
     /// Of our connection to a server. Our own preface passes for a frame or two, which spoils nothing but the count of them.
-    pub(crate) fn of_server() -> Self {
+    pub(crate) fn of_server(now: Instant) -> Self {
         Self {
             incoming: Frames::after(0),
             outgoing: Frames::after(0),
             budget: MAX_BUDGET,
             credit: MAX_CREDIT,
+            refilled: now,
         }
     }
 
-    /// Looks at the next bytes that came.
+    /// Looks at the next bytes that came. The clock is read only when a budget is used up.
     ///
     /// # Errors
     /// Too many frames that carry nothing.
-    pub(crate) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
+    pub(crate) fn see(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
         while let Some((kind, length)) = self.incoming.next(&mut bytes) {
             match kind {
                 DATA if length > 0 => self.earn(0),
                 HEADERS => self.earn(0),
-                WINDOW_UPDATE => self.credit = self.credit.checked_sub(1).ok_or(Flood)?,
-                RST_STREAM => self.spend(RESET_COST)?,
-                _ => self.spend(1)?,
+                WINDOW_UPDATE => {
+                    if self.credit == 0 {
+                        self.refill(now());
+                    }
+                    self.credit = self.credit.checked_sub(1).ok_or(Flood)?;
+                }
+                RST_STREAM => self.spend(RESET_COST, &now)?,
+                _ => self.spend(1, &now)?,
             }
         }
         Ok(())
@@ -79,7 +90,22 @@ impl Meter {
         self.credit = (self.credit + CREDIT_A_FRAME + sent / CREDIT_BYTES).min(MAX_CREDIT);
     }
 
-    fn spend(&mut self, cost: u32) -> Result<(), Flood> {
+    /// What time has earned since the last time.
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.refilled);
+        let earned = passed.as_millis() / EARNED_EACH.as_millis();
+        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+        if earned > 0 {
+            self.refilled = now;
+            self.budget = self.budget.saturating_add(earned).min(MAX_BUDGET);
+            self.credit = self.credit.saturating_add(earned).min(MAX_CREDIT);
+        }
+    }
+
+    fn spend(&mut self, cost: u32, now: &impl Fn() -> Instant) -> Result<(), Flood> {
+        if self.budget < cost {
+            self.refill(now());
+        }
         self.budget = self.budget.checked_sub(cost).ok_or(Flood)?;
         Ok(())
     }
@@ -135,6 +161,8 @@ const FRAME_HEADER: usize = 9;
 const PREFACE: usize = 24;
 /// Frames that may come for nothing.
 const MAX_BUDGET: u32 = 1000;
+/// How long it takes to earn one by waiting.
+const EARNED_EACH: Duration = Duration::from_millis(100);
 /// What one useful frame earns.
 const EARNED: u32 = 1;
 /// A request that does nothing but be reset costs more than it earned; one with a body breaks even.
@@ -176,9 +204,11 @@ mod tests {
             ),
         ];
         for (name, pattern, cut) in rows {
-            let mut meter = Meter::of_client();
-            meter.see(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-            let ended = (0..5000).any(|_| pattern.iter().any(|bytes| meter.see(bytes).is_err()));
+            let start = Instant::now();
+            let mut meter = Meter::of_client(start);
+            let mut see = |bytes: &[u8]| meter.see(bytes, || start);
+            see(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            let ended = (0..5000).any(|_| pattern.iter().any(|bytes| see(bytes).is_err()));
             assert_eq!(ended, *cut, "{name}");
         }
     }
@@ -202,12 +232,26 @@ mod tests {
             ("answers to settings", frame(4, 0), frame(4, 0), true),
         ];
         for (name, sent, came, cut) in rows {
-            let mut meter = Meter::of_server();
+            let start = Instant::now();
+            let mut meter = Meter::of_server(start);
             let ended = (0..5000).any(|_| {
                 meter.sent(sent);
-                meter.see(came).is_err()
+                meter.see(came, || start).is_err()
             });
             assert_eq!(ended, *cut, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_ping_now_and_then_is_no_flood() {
+        let start = Instant::now();
+        for (each, cut) in [(1000, false), (100, false), (10, true)] {
+            let mut meter = Meter::of_server(start);
+            let ended = (0..5000_u64).any(|number| {
+                let now = start + Duration::from_millis(number * each);
+                meter.see(&frame(6, 8), || now).is_err()
+            });
+            assert_eq!(ended, cut, "one each {each} ms");
         }
     }
 
@@ -216,10 +260,11 @@ mod tests {
         let mut whole = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         (0..3).for_each(|_| whole.extend(frame(6, 8)));
         for size in 1..whole.len() {
-            let mut meter = Meter::of_client();
+            let start = Instant::now();
+            let mut meter = Meter::of_client(start);
             whole
                 .chunks(size)
-                .for_each(|piece| meter.see(piece).unwrap());
+                .for_each(|piece| meter.see(piece, || start).unwrap());
             assert_eq!(meter.budget, MAX_BUDGET - 3, "pieces of {size}");
         }
     }

@@ -73,7 +73,7 @@ pub(crate) async fn serve<S: Service + 'static>(
     service: Rc<S>,
     tasks: &Tasks,
 ) -> Result<(), ServeError> {
-    let (io, writer) = gather(io, Meter::of_client());
+    let (io, writer) = gather(io, Meter::of_client(Instant::now()));
     let watched = writer.watched();
     let streams = serve_streams((io, watched), limits, lifetime, service, tasks);
     let served = writer.drive(streams).await;
