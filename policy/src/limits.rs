@@ -50,7 +50,7 @@ impl Limits {
             headers: fields
                 .get("headers")
                 .and_then(|at| units::size(&at, 256..=1 << 20)),
-            header_count: number("header-count", 10_000),
+            header_count: number("header-count", 256),
             body: fields
                 .get("body")
                 .and_then(|at| units::size(&at, 0..=1 << 40)),

@@ -69,8 +69,13 @@ fn sniff_http1(bytes: &[u8]) -> Sniff {
     // empty line (CRLF) received prior to the request-line."
     let blank = bytes
         .iter()
+        .take(MAX_LINE + 1)
         .take_while(|byte| b"\r\n \t".contains(byte))
         .count();
+    // Longer than we wait for. Some app waits longer, and reads a request behind it; `http` refuses it by its length.
+    if blank > MAX_LINE {
+        return Sniff::Done(Protocol::Http1);
+    }
     let line = bytes.get(blank..).unwrap_or_default();
     if line.first().is_some_and(|byte| !is_token(*byte)) {
         return Sniff::Done(Protocol::Opaque);
@@ -78,11 +83,14 @@ fn sniff_http1(bytes: &[u8]) -> Sniff {
     // Also what is no token: an app may take it for a method.
     let length = line
         .iter()
+        .take(MAX_LINE + 1)
         .take_while(|byte| byte.is_ascii_graphic())
         .count();
+    if length > MAX_LINE {
+        return Sniff::Done(Protocol::Http1);
+    }
     let (method, rest) = line.split_at(length);
     match rest {
-        [] if blank + length > MAX_LINE => Sniff::Done(Protocol::Opaque),
         [] => Sniff::More,
         [b' '] => Sniff::More,
         [b' ', target, ..] if is_target_start(*target) && KNOWN_METHODS.contains(&method) => {
@@ -341,11 +349,33 @@ mod tests {
     ];
 
     #[test]
-    fn a_line_without_an_end_is_not_waited_for() {
+    fn a_line_without_an_end_is_not_waited_for_nor_passed_unread() {
         let word = vec![b'A'; MAX_LINE + 1];
-        assert_eq!(sniff(&word), Sniff::Done(Protocol::Opaque));
-        let target = [b"BREW /".as_slice(), &word].concat();
-        assert_eq!(sniff(&target), Sniff::Done(Protocol::Http1));
+        let blank = b"\r\n".repeat(MAX_LINE);
+        let request = b" /admin HTTP/1.1\r\nhost: x\r\n\r\n";
+        let rows: &[(&str, &[u8])] = &[
+            ("a word", &word),
+            ("a target", &[b"BREW /".as_slice(), &word].concat()),
+            ("a method", &[&word, request.as_slice()].concat()),
+            (
+                "empty lines",
+                &[&blank, b"GET".as_slice(), request].concat(),
+            ),
+            (
+                "a word that ends in bytes",
+                &[&word, b"\0".as_slice()].concat(),
+            ),
+        ];
+        for (name, bytes) in rows {
+            for end in (0..bytes.len()).step_by(509).chain([bytes.len()]) {
+                let part = sniff(&bytes[..end]);
+                assert!(
+                    part == Sniff::Done(Protocol::Http1)
+                        || (part == Sniff::More && end < bytes.len()),
+                    "{name}: {end} bytes gave {part:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -226,6 +226,7 @@ impl Inbound {
         let passed = timed(filters, &queued).await;
         exchange.queued(queued.get());
         passed?;
+        headers::add_host(request.headers_mut(), self.app.address);
         let waited = Cell::default();
         let deadline = Deadline::of(request.headers(), None, exchange.start());
         exchange.to(self.destination());

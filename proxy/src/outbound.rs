@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::BytesMut;
-use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
@@ -185,13 +184,16 @@ impl Outbound {
         // Who is called for the first time has told us just now how.
         let policy = self.cx.worker.policies.current();
         exchange.to(route.facts(None));
-        if *request.method() == Method::CONNECT {
+        // With redirection it is said to a proxy of the app's own choice, which gets it as any other request.
+        if *request.method() == Method::CONNECT && self.original.is_none() {
             route.check(&policy, &request)?;
             let calls = &route.calls(&policy).calls;
             return Box::pin(self.connect(&route, calls, exchange)).await;
         }
         let switches = upgrade::prepare(request.headers_mut()).is_some();
-        self.add_host(&mut request);
+        if let Some(OrigDst(address)) = self.original {
+            headers::add_host(request.headers_mut(), address);
+        }
         filter::outbound(&self.cx, &policy, &mut request, exchange.passed())?;
         let (called, own) = (route.port(), route.calls(&policy));
         let mut way = match own.routes.as_ref().filter(|_| !route.is_alone()) {
@@ -273,16 +275,6 @@ impl Outbound {
         metrics.refused(Direction::Outbound, reject.label());
         exchange.fell_back(reject);
         Ok(answer)
-    }
-
-    /// HTTP/1.0 may leave Host out; the next hop may not.
-    fn add_host(&self, request: &mut Request<Body>) {
-        if let (false, Some(OrigDst(address))) =
-            (request.headers().contains_key(HOST), self.original)
-            && let Ok(value) = HeaderValue::from_str(&address.to_string())
-        {
-            request.headers_mut().insert(HOST, value);
-        }
     }
 }
 

@@ -63,22 +63,22 @@ impl Merged {
             Some(Entry::Map(keys)) => find(keys, MTLS).map_or(strict, |mtls| is_strict(Some(mtls))),
             _ => strict,
         };
-        for (key, node) in entries {
+        for (_, node) in entries.iter_mut().filter(|(key, _)| key == PORTS) {
+            // `null` takes back what is known of every port.
+            if matches!(node.kind, Kind::Null) {
+                let null = || Node {
+                    kind: Kind::Null,
+                    line: node.line,
+                };
+                let taken_back = known.iter().map(|(port, _)| (port.clone(), null()));
+                node.kind = Kind::Map(taken_back.collect());
+            }
             let Kind::Map(ports) = &mut node.kind else {
                 continue;
             };
-            if key != PORTS {
-                continue;
-            }
             for (port, node) in ports {
-                let Kind::Map(keys) = &mut node.kind else {
-                    continue;
-                };
-                let before = keys.len();
-                keys.retain(|(key, node)| {
-                    key != MTLS || node.as_text() == Some(STRICT) || !secured(port)
-                });
-                if keys.len() < before {
+                let said = find(known, port).is_some_and(says_strict);
+                if keeps_port_strict(node, said || secured(port), said) {
                     refuse(format!("{PORTS}.{port}.{MTLS}"));
                 }
             }
@@ -162,6 +162,27 @@ impl Entry {
 fn find<'a>(entries: &'a [(String, Entry)], key: &str) -> Option<&'a Entry> {
     let found = entries.iter().find(|(name, _)| name == key);
     found.map(|(_, entry)| entry)
+}
+
+/// Takes out of one port's `node` what would weaken it; tells whether there was anything. Where a layer below has `said` by itself
+/// that it is strict, `null` for the port leaves that.
+fn keeps_port_strict(node: &mut Node, secured: bool, said: bool) -> bool {
+    match &mut node.kind {
+        Kind::Map(keys) => {
+            let before = keys.len();
+            keys.retain(|(key, node)| key != MTLS || node.as_text() == Some(STRICT) || !secured);
+            keys.len() < before
+        }
+        Kind::Null if said => {
+            *node = Node::map(vec![(MTLS.to_owned(), Node::text(STRICT))]);
+            true
+        }
+        Kind::Null | Kind::Text(_) | Kind::List(_) => false,
+    }
+}
+
+fn says_strict(port: &Entry) -> bool {
+    matches!(port, Entry::Map(keys) if is_strict(find(keys, MTLS)))
 }
 
 fn is_strict(entry: Option<&Entry>) -> bool {

@@ -90,6 +90,16 @@ fn strict_stays() {
         assert!(ports.into_iter().all(|port| port.mtls.is_none()), "{text}");
         assert_eq!(effective.problems.len(), 1, "{text}");
     }
+    for text in [
+        "ports: null",
+        "ports: {80: null}",
+        "ports: {80: {mtls: null}}",
+    ] {
+        let effective = merged(&[(Namespace, "ports: {80: {mtls: strict}}"), (Pod, text)]);
+        let port = &effective.policy.inbound.ports[&80];
+        assert_eq!(port.mtls, Some(Mtls::Strict), "{text}");
+        assert_eq!(effective.problems.len(), 1, "{text}");
+    }
     let secured = "ports: {80: {mtls: strict}}";
     let effective = merged(&[
         (Namespace, secured),

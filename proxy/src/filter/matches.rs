@@ -9,6 +9,8 @@ use http::header::HOST;
 use http::{HeaderName, Request};
 use weft_policy::matcher::{RequestMatch, ValueMatch};
 
+use crate::http::readings::Readings;
+
 /// Whether all conditions of `wanted` hold.
 pub(crate) fn matches<B>(wanted: &RequestMatch, request: &Request<B>) -> bool {
     wanted.is_any()
@@ -23,6 +25,22 @@ pub(crate) fn matches<B>(wanted: &RequestMatch, request: &Request<B>) -> bool {
                 .query
                 .iter()
                 .all(|(name, value)| query(name, value, request)))
+}
+
+/// Whether all conditions of `wanted` hold, the path's for any of its readings: what an app takes for the same path is one to a limit.
+pub(crate) fn matches_any_reading<B>(wanted: &RequestMatch, request: &Request<B>) -> bool {
+    if matches(wanted, request) {
+        return true;
+    }
+    if wanted.paths.is_empty() {
+        return false;
+    }
+    let beside_path = RequestMatch {
+        paths: Vec::new(),
+        ..wanted.clone()
+    };
+    let fits = |path: &str| wanted.paths.iter().any(|pattern| pattern.matches(path));
+    Readings::of(request.uri().path()).any(fits) && matches(&beside_path, request)
 }
 
 fn method<B>(wanted: &RequestMatch, request: &Request<B>) -> bool {
@@ -182,5 +200,24 @@ mod tests {
             ..path("/users/*")
         };
         assert!(!matches(&both, &request()));
+    }
+
+    #[test]
+    fn a_limit_on_a_path_is_one_on_what_apps_take_for_it() {
+        let wanted = RequestMatch {
+            paths: vec![PathPattern::parse("/login").unwrap()],
+            ..RequestMatch::default()
+        };
+        let rows = [
+            ("/login", true),
+            ("//login", true),
+            ("/login;x=1", true),
+            ("/a/..%2flogin", true),
+            ("/logins", false),
+        ];
+        for (path, want) in rows {
+            let request = Request::get(path).body(()).unwrap();
+            assert_eq!(matches_any_reading(&wanted, &request), want, "{path}");
+        }
     }
 }

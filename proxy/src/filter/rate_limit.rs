@@ -30,7 +30,7 @@ use self::key::Caller;
 use self::table::{Table, Taken, take};
 use crate::cx::Cx;
 use crate::filter::Passed;
-use crate::filter::matches::matches;
+use crate::filter::matches::matches_any_reading;
 use crate::http::body::Body;
 use crate::reject::Reject;
 use crate::telemetry::metrics::Decision;
@@ -172,7 +172,7 @@ impl Limit {
     }
 
     fn speaks_of(&self, request: &Request<Body>) -> bool {
-        matches(&self.rule.matches, request)
+        matches_any_reading(&self.rule.matches, request)
     }
 
     fn asked(

@@ -1,5 +1,7 @@
 //! Headers that belong to one connection only, and headers that only the proxy may write.
 
+use std::net::SocketAddr;
+
 use http::header::{CONNECTION, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -95,6 +97,34 @@ pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
 /// Removes what only this proxy may tell the next: who calls, and the words between proxies.
 pub(crate) fn strip_outside(headers: &mut HeaderMap) {
     remove_all(headers, &NOT_FROM_OUTSIDE);
+    remove_lookalikes(headers, &NOT_FROM_OUTSIDE);
+}
+
+/// Removes headers that apps which take `_` for `-` (CGI, WSGI, PHP) would read as one of `names`.
+pub(crate) fn remove_lookalikes(headers: &mut HeaderMap, names: &[HeaderName]) {
+    let has_one = |name: &HeaderName| memchr::memchr(b'_', name.as_str().as_bytes()).is_some();
+    if names.is_empty() || !headers.keys().any(has_one) {
+        return;
+    }
+    let is_copy = |name: &&HeaderName| {
+        let plain = name.as_str().replace('_', "-");
+        names
+            .iter()
+            .any(|own| own != *name && own.as_str().replace('_', "-") == plain)
+    };
+    let copies: Vec<HeaderName> = headers.keys().filter(is_copy).cloned().collect();
+    for name in copies {
+        headers.remove(name);
+    }
+}
+
+/// HTTP/1.0 may leave Host out (RFC 9112 section 3.2); the next hop, to which we speak HTTP/1.1, may not.
+pub(crate) fn add_host(headers: &mut HeaderMap, address: SocketAddr) {
+    if !headers.contains_key(HOST)
+        && let Ok(value) = HeaderValue::from_str(&address.to_string())
+    {
+        headers.insert(HOST, value);
+    }
 }
 
 /// Removes what belongs to one connection only (RFC 9110 section 7.6.1). Upgrades are left to `upgrade`, which has looked
@@ -235,6 +265,18 @@ mod tests {
                 ("x-end", "kept"),
             ])
         );
+    }
+
+    #[test]
+    fn what_an_app_could_take_for_our_word_is_removed() {
+        let mut map = headers(&[
+            ("x_weft_client_id", "spiffe://x/ns/a/sa/b"),
+            ("x_forwarded-client_cert", "URI=spiffe://x/ns/a/sa/b"),
+            ("x-forwarded-client-cert", "URI=spiffe://x/ns/a/sa/b"),
+            ("x_own", "kept"),
+        ]);
+        strip_outside(&mut map);
+        assert_eq!(map, headers(&[("x_own", "kept")]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use arc_swap::ArcSwap;
 use weft_policy::Policy;
+use weft_policy::jwt::TokenSource;
 use weft_policy::own::{AccessLog, LogFormat as Format};
 
 use super::mask::Mask;
@@ -71,7 +72,7 @@ impl Live {
             });
         self.0.made.store(Arc::new(Made {
             format,
-            mask: Mask::new(&log.mask),
+            mask: Mask::new(&masked(policy)),
             attributes: trace.attributes.clone(),
         }));
         self.0.access.store(number(access), Ordering::Relaxed);
@@ -90,6 +91,16 @@ impl Live {
     pub(crate) fn made(&self) -> Arc<Made> {
         self.0.made.load_full()
     }
+}
+
+/// `log.mask`, and the query parameters in which tokens come.
+fn masked(policy: &Policy) -> Vec<String> {
+    let sources = policy.inbound.jwt.iter().flat_map(|rule| &rule.from);
+    let tokens = sources.filter_map(|source| match source {
+        TokenSource::Query(name) => Some(name.clone()),
+        TokenSource::Header(_) | TokenSource::Cookie(_) => None,
+    });
+    policy.log.mask.iter().cloned().chain(tokens).collect()
 }
 
 fn number(access: AccessLogMode) -> u8 {

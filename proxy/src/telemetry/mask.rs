@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// Names whose values are not written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mask {
-    /// `log.mask`, in lower case.
+    /// Those of policy, in lower case.
     names: Vec<String>,
 }
 
@@ -31,10 +31,9 @@ impl Mask {
     /// A query with the values of secrets masked.
     pub(super) fn query(&self, query: &str) -> String {
         let mut text = String::with_capacity(query.len());
-        for (index, pair) in query.split('&').enumerate() {
-            if index > 0 {
-                text.push('&');
-            }
+        // Some apps separate by `;` too.
+        for part in query.split_inclusive(['&', ';']) {
+            let pair = part.trim_end_matches(['&', ';']);
             match pair.split_once('=') {
                 Some((name, _)) if self.hides(name) => {
                     text.extend([name, "=", MASKED]);
@@ -43,6 +42,7 @@ impl Mask {
                 None if pair.len() > LONGEST_WORD => text.push_str(MASKED),
                 Some(_) | None => text.push_str(pair),
             }
+            text.push_str(part.get(pair.len()..).unwrap_or_default());
         }
         text
     }
@@ -80,6 +80,7 @@ mod tests {
             ("a=1&customer=7", "a=1&customer=***"),
             ("%74oken=abc", "%74oken=***"),
             ("flag", "flag"),
+            ("a=1;token=x&b=2", "a=1;token=***&b=2"),
             ("eyJhbGciOiJFUzI1NiJ9.e30.x", "***"),
             ("", ""),
             ("&&=", "&&="),

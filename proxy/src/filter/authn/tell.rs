@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use crate::filter::claims::Claims;
+use crate::http::headers::remove_lookalikes;
 
 /// The headers of a token: claims that are not there, or that no header can carry, are left out.
 pub(super) fn headers(
@@ -24,18 +25,7 @@ pub(super) fn remove_copies(headers: &mut HeaderMap, told: &[HeaderName]) {
     for name in told {
         headers.remove(name);
     }
-    if told.is_empty() || !headers.keys().any(|name| name.as_str().contains('_')) {
-        return;
-    }
-    let is_copy = |name: &&HeaderName| {
-        let plain = name.as_str().replace('_', "-");
-        told.iter()
-            .any(|told| told.as_str().replace('_', "-") == plain)
-    };
-    let copies: Vec<HeaderName> = headers.keys().filter(is_copy).cloned().collect();
-    for name in copies {
-        headers.remove(name);
-    }
+    remove_lookalikes(headers, told);
 }
 
 pub(super) fn tell(headers: &mut HeaderMap, told: &[(HeaderName, HeaderValue)]) {

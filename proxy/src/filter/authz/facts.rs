@@ -98,7 +98,7 @@ fn text(value: &http::HeaderValue) -> Option<&str> {
     std::str::from_utf8(value.as_bytes()).ok()
 }
 
-/// The host without port, and without the dot that a full name may end in.
+/// The host without port, and without the dot that a full name may end in. An IPv6 address has its brackets, as in a rule.
 fn host(request: &Request<Body>) -> Result<&str, Unreadable> {
     let host = match request.uri().authority() {
         Some(authority) => authority.as_str(),
@@ -108,8 +108,8 @@ fn host(request: &Request<Body>) -> Result<&str, Unreadable> {
             .and_then(text)
             .ok_or(Unreadable)?,
     };
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _port)) => address,
+    let name = match host.rfind(']').filter(|_| host.starts_with('[')) {
+        Some(end) => host.get(..=end).unwrap_or(host),
         None => host.split_once(':').map_or(host, |(name, _port)| name),
     };
     let name = name.strip_suffix('.').unwrap_or(name);

@@ -269,6 +269,11 @@ fn methods_hosts_and_headers_must_all_fit() {
             "authz_not_allowed",
         ),
         (
+            host("[fd00::1]"),
+            request("/", &[("host", b"[fd00::1]:80")]),
+            "ok",
+        ),
+        (
             header("x-a", only("1")),
             request("/", &[("x-a", b"1")]),
             "ok",

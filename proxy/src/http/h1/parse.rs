@@ -111,6 +111,10 @@ fn finish_request(mut request: Request<()>, framing: Framing) -> Result<RequestH
     let keep_alive = keep_alive(request.headers(), version);
     let headers = request.headers_mut();
     headers.remove(TRANSFER_ENCODING);
+    if version == Version::HTTP_10 {
+        // RFC 9110 section 7.8: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request."
+        headers.remove(UPGRADE);
+    }
     // RFC 9110 section 10.1.1: "a server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore [it]".
     let expects_continue = version == Version::HTTP_11
         && headers
