@@ -24,6 +24,7 @@ use weft_policy::scope::Scope;
 use weft_policy::{Calls, Policy};
 
 use self::calls::CallPolicy;
+use self::files::Layers;
 use self::mesh::{Mesh, Told};
 use self::named::Named;
 use self::ports::Declared;
@@ -68,7 +69,7 @@ pub(crate) enum Source {
 /// What each source says.
 #[derive(Default)]
 struct Said {
-    files: Vec<Layer>,
+    files: Layers,
     mesh: Mesh,
 }
 
@@ -111,9 +112,9 @@ impl Policies {
     ///
     /// # Errors
     /// All that is wrong with them as a whole.
-    pub(crate) fn new(scope: Scope, files: Vec<Layer>) -> Result<Self, Vec<Problem>> {
+    pub(crate) fn new(scope: Scope, files: impl Into<Layers>) -> Result<Self, Vec<Problem>> {
         let said = Said {
-            files,
+            files: files.into(),
             mesh: Mesh::default(),
         };
         let kept = Kept::default();
@@ -191,11 +192,11 @@ impl Policies {
     }
 
     /// Takes what `source` says now; the next request is judged by it. If the whole is not right, the last good policy stays.
-    pub(crate) fn take(&self, source: Source, layers: Vec<Layer>) {
+    pub(crate) fn take(&self, source: Source, layers: impl Into<Layers>) {
         let shared = &self.0;
         let mut said = shared.said.lock();
         match source {
-            Source::Files => said.files = layers,
+            Source::Files => said.files = layers.into(),
         }
         self.merge(&said);
     }
@@ -277,7 +278,8 @@ struct Merged {
 
 impl Said {
     fn merged(&self, scope: &Scope) -> Result<Merged, Vec<Problem>> {
-        let layers = self.mesh.under.iter().chain(&self.files);
+        let under = self.mesh.under.as_ref().unwrap_or(&self.files.lower);
+        let layers = under.iter().chain(&self.files.own);
         let layers: Vec<Layer> = layers.cloned().collect();
         let effective = Effective::merge(&layers, scope)?;
         let (to, asked) = self.mesh.calls(&effective.policy, &layers, scope);
@@ -361,3 +363,6 @@ impl Active {
         self.to.get(service).unwrap_or(&self.default)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -330,7 +330,7 @@ impl Ads {
             Some(((name.to_owned(), namespace.to_owned()), layers.to_vec()))
         });
         Told {
-            inbound: self.session.inbound().unwrap_or_default().to_vec(),
+            inbound: self.session.inbound().map(<[_]>::to_vec),
             services: named.collect(),
         }
     }

@@ -8,8 +8,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use weft_policy::annotations::LOWER_LAYERS;
 use weft_policy::downward::{self, DownwardError};
-use weft_policy::layer::{Layer, LayerKind};
+use weft_policy::layer::{Layer, LayerKind, snapshot};
 use weft_policy::problem::Problem;
 use weft_policy::scope::Scope;
 
@@ -96,8 +98,8 @@ impl PolicyFiles {
     ///
     /// # Errors
     /// Everything that is wrong with one of them.
-    pub(crate) fn layers(&self, texts: &Texts) -> Result<Vec<Layer>, FilesError> {
-        let mut layers = Vec::new();
+    pub(crate) fn layers(&self, texts: &Texts) -> Result<Layers, FilesError> {
+        let (mut layers, mut lower) = (Vec::new(), Vec::new());
         if let (Some(path), Some(text)) = (&self.document, &texts.document) {
             let file = path.display().to_string();
             let layer = Layer::from_document(LayerKind::File, file, text, &self.scope);
@@ -108,13 +110,47 @@ impl PolicyFiles {
                 path: path.clone(),
                 source,
             })?;
+            lower = self.lower(&read);
             let read = read
                 .iter()
                 .map(|(key, value)| (key.as_str(), value.as_str()));
             let layer = Layer::from_annotations(LayerKind::Pod, &self.pod, read, &self.scope);
             layers.push(layer.map_err(|problems| FilesError::invalid(path, problems))?);
         }
-        Ok(layers)
+        Ok(Layers { own: layers, lower })
+    }
+
+    /// What the injector saw under the pod's own policy. What cannot be used is of another version; discovery tells the rest.
+    fn lower(&self, annotations: &[(String, String)]) -> Vec<Layer> {
+        let mut noted = annotations.iter().filter(|(key, _)| key == LOWER_LAYERS);
+        let Some((_, text)) = noted.next() else {
+            return Vec::new();
+        };
+        snapshot::read(text, &self.scope).unwrap_or_else(|problems| {
+            warn!(
+                ?problems,
+                "the layers that were left with the pod are not used"
+            );
+            Vec::new()
+        })
+    }
+}
+
+/// What the files say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Layers {
+    /// The weaker first.
+    pub(crate) own: Vec<Layer>,
+    /// Under them, until the control plane says what is.
+    pub(crate) lower: Vec<Layer>,
+}
+
+impl From<Vec<Layer>> for Layers {
+    fn from(own: Vec<Layer>) -> Self {
+        Self {
+            own,
+            lower: Vec::new(),
+        }
     }
 }
 

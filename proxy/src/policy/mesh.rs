@@ -15,8 +15,8 @@ use weft_policy::{Calls, Policy};
 /// What the control plane says now; parts that are empty say nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Told {
-    /// Under our own layers.
-    pub(crate) inbound: Vec<weft::Layer>,
+    /// Under our own layers; `None` while nobody has said.
+    pub(crate) inbound: Option<Vec<weft::Layer>>,
     /// By service: its name and namespace.
     pub(crate) services: BTreeMap<(String, String), Vec<weft::Layer>>,
 }
@@ -25,7 +25,8 @@ pub(crate) struct Told {
 #[derive(Default)]
 pub(super) struct Mesh {
     told: Told,
-    pub(super) under: Vec<Layer>,
+    /// `None` while nobody has said.
+    pub(super) under: Option<Vec<Layer>>,
     services: BTreeMap<(String, String), Service>,
 }
 
@@ -44,8 +45,13 @@ impl Mesh {
         }
         let mut problems = Vec::new();
         if told.inbound != self.told.inbound {
-            match read(&told.inbound, scope) {
-                Ok(layers) => self.under = layers.into_iter().map(|(_, layer)| layer).collect(),
+            let read = told.inbound.as_ref().map(|inbound| read(inbound, scope));
+            match read.transpose() {
+                Ok(layers) => {
+                    let bare =
+                        |layers: Vec<(u16, Layer)>| layers.into_iter().map(|(_, layer)| layer);
+                    self.under = layers.map(|layers| bare(layers).collect());
+                }
                 Err(wrong) => problems.extend(wrong.iter().map(ToString::to_string)),
             }
         }

@@ -300,9 +300,10 @@ impl Session {
 
     /// What lies under our own annotations; `None` while nobody has said.
     pub(super) fn inbound(&self) -> Option<&[Layer]> {
-        let own = self.own.as_ref()?;
-        let held = self.policies.get(&(Kind::InboundPolicy, own.clone()));
-        held.map(|held| held.value.as_slice())
+        let topic = (Kind::InboundPolicy, self.own.clone()?);
+        let held = self.policies.get(&topic).map(|held| held.value.as_slice());
+        // That there is nothing is an answer too.
+        held.or_else(|| self.settled.contains(&topic).then_some(&[]))
     }
 
     /// All that is known, for a restart.
