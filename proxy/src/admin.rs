@@ -3,6 +3,7 @@
 //! Three listeners, because three audiences: the scraper, the kubelet, and whoever is on the machine. On the control
 //! thread, with limits of its own; nothing here touches the data path.
 
+mod app_health;
 mod insight;
 pub(crate) mod ready;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, sleep, timeout};
 use tracing::{debug, warn};
+use weft_policy::probe::PATH_PREFIX;
 
 use crate::config::Config;
 use crate::discovery::Discovery;
@@ -57,7 +59,7 @@ pub(crate) struct Sources {
 enum Audience {
     /// `/metrics`, `/live`.
     Scraper,
-    /// `/ready`, `/live`.
+    /// `/ready`, `/live`, `/app-health/...`.
     Kubelet,
     /// Everything.
     Local,
@@ -144,9 +146,17 @@ async fn accept(socket: TcpListener, audience: Audience, sources: Sources, tasks
 }
 
 async fn connection(io: TcpStream, audience: Audience, sources: Sources) {
+    let here = io.local_addr().ok();
     let service = service_fn(|request: Request<Incoming>| {
         let sources = &sources;
-        async move { Ok::<_, Infallible>(answer(sources, audience, request).await) }
+        async move {
+            Ok::<_, Infallible>(match (audience, here) {
+                (Audience::Kubelet, Some(here)) if is_app_health(&request) => {
+                    app_health(sources, here, &request).await
+                }
+                _ => answer(sources, audience, request).await,
+            })
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -155,6 +165,26 @@ async fn connection(io: TcpStream, audience: Audience, sources: Sources) {
         .serve_connection(TokioIo::new(io), service);
     // How a scraper leaves is its own affair.
     let _ended = timeout(MAX_AGE, served).await;
+}
+
+fn is_app_health(request: &Request<Incoming>) -> bool {
+    request.method() == Method::GET && request.uri().path().starts_with(PATH_PREFIX)
+}
+
+/// The kubelet dials the pod's own address, which is where the app is too.
+async fn app_health(
+    sources: &Sources,
+    here: SocketAddr,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let key = request.uri().path().strip_prefix(PATH_PREFIX);
+    let probe = key.and_then(|key| sources.config.app_probes.get(key));
+    let Some(probe) = probe else {
+        return text(StatusCode::NOT_FOUND, "no such probe\n");
+    };
+    let told = app_health::ask(probe, here.ip(), request.headers().get(USER_AGENT)).await;
+    debug!(path = request.uri().path(), status = %told.status, reason = told.text.trim_end(), "app asked");
+    text(told.status, told.text)
 }
 
 /// One answer; what an audience may not see does not exist for it.
@@ -171,6 +201,10 @@ async fn answer<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
     match request.uri().path() {
         "/log-level" if local && request.method() == Method::PUT => set_log_level(request).await,
         "/log-level" if local && read => log_level(),
+        "/drain" if local && request.method() == Method::POST => {
+            sources.drain.begin();
+            text(StatusCode::OK, "draining\n")
+        }
         _ if !read => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n"),
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" | "/healthz/ready" if local || audience == Audience::Kubelet => ready(sources),

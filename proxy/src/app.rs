@@ -56,7 +56,7 @@ pub struct Bound {
 impl Bound {
     /// Begins the drain: not ready, every answer says goodbye, late callers are still served.
     pub fn shutdown(&self) {
-        self.drain.begin();
+        self.drain.end();
     }
 
     /// Blocks until the drain has ended and every thread with it.

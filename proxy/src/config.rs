@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use weft_policy::probe::AppProbes;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
 use self::env::{ConfigErrors, EnvReader};
 use self::kind::{
-    ADDRESS, ADDRESSES, COUNT, DURATION, DURATION_OR_ZERO, FILTER, HEADER_BYTES, HTTPS_URL,
-    INBOUND_PORTS, NAME, PATH, PORTS, SPIFFE_ID, STREAMS, TRUST_DOMAIN, WORKERS,
+    ADDRESS, ADDRESSES, APP_PROBES, COUNT, DURATION, DURATION_OR_ZERO, FILTER, HEADER_BYTES,
+    HTTPS_URL, INBOUND_PORTS, NAME, PATH, PORTS, SPIFFE_ID, STREAMS, TRUST_DOMAIN, WORKERS,
 };
 use self::otel::Otel;
 use self::sampling::Sampling;
@@ -37,6 +38,7 @@ pub struct Config {
     pub(crate) admin_listen: SocketAddr,
     pub(crate) redirect: bool,
     pub(crate) inbound_ports: Vec<InboundPort>,
+    pub(crate) app_probes: AppProbes,
     pub(crate) policy_file: Option<PathBuf>,
     pub(crate) annotations_file: Option<PathBuf>,
     pub(crate) services_file: Option<PathBuf>,
@@ -141,6 +143,7 @@ impl Config {
             admin_listen: env.or("WEFT_ADMIN_LISTEN", "127.0.0.1:15000", ADDRESS),
             redirect: env.choice("WEFT_REDIRECT", "off", &[("off", false), ("on", true)]),
             inbound_ports: env.or("WEFT_INBOUND_PORTS", "", INBOUND_PORTS),
+            app_probes: env.or("WEFT_APP_PROBES", "{}", APP_PROBES),
             policy_file: env.optional("WEFT_POLICY_FILE", PATH),
             annotations_file: env.optional("WEFT_ANNOTATIONS_FILE", PATH),
             services_file: env.optional("WEFT_SERVICES_FILE", PATH),

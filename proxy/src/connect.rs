@@ -185,7 +185,12 @@ impl Connector {
     async fn tcp(&self, target: &Target) -> Result<TcpStream, ConnectError> {
         let (endpoint, limit) = (target.address, self.connect_timeout);
         let connected = async {
-            let socket = open(target)?;
+            let leg = if target.inbound_leg {
+                Leg::Inbound
+            } else {
+                Leg::Outbound
+            };
+            let socket = open(endpoint, leg)?;
             let io = socket.connect(endpoint).await?;
             tune(&io)?;
             Ok(io)
@@ -197,15 +202,30 @@ impl Connector {
     }
 }
 
-fn open(target: &Target) -> io::Result<TcpSocket> {
-    let socket = if target.address.is_ipv4() {
+/// Which side of the proxy a connection leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leg {
+    Inbound,
+    Outbound,
+}
+
+/// Connects to our own app, as the inbound leg does, so that redirection leaves the connection alone.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) async fn to_app(address: SocketAddr) -> io::Result<TcpStream> {
+    open(address, Leg::Inbound)?.connect(address).await
+}
+
+fn open(address: SocketAddr, leg: Leg) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
-    if target.inbound_leg {
+    if leg == Leg::Inbound {
         let raw = SockRef::from(&socket);
-        let source = match target.address {
+        let source = match address {
             SocketAddr::V4(_) => INBOUND_LEG_V4,
             SocketAddr::V6(_) => {
                 raw.set_freebind_v6(true)?;

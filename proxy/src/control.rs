@@ -169,10 +169,11 @@ async fn run(parts: Parts) {
     let export = parts
         .export
         .map(|export| tasks.spawn("span export", export.run(told.clone())));
-    parts.drain.started().await;
+    let told_for = parts.drain.ending().await;
     let asked = parts.sources.policies.current().policy.drain;
     let limit = asked.unwrap_or(parts.drain_timeout);
-    app::drained(&parts.open, parts.drain_quiet, limit).await;
+    let quiet = parts.drain_quiet.saturating_sub(told_for);
+    app::drained(&parts.open, quiet, limit).await;
     parts.ended.cancel();
     let telemetry = &parts.sources.telemetry;
     telemetry.workers_gone().await;

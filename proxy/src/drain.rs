@@ -1,23 +1,43 @@
 //! When a connection should say goodbye: the process drains, or the identity it was made with has expired.
+//!
+//! Where a pod ends, the proxy is told so before its own signal comes: it says goodbye at once, and goes on for its app until that has ended.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Whether this process is ending. Cheap to ask once a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain {
     begun: Arc<AtomicBool>,
+    since: Arc<OnceLock<Instant>>,
     token: CancellationToken,
+    last: CancellationToken,
 }
 
 impl Drain {
-    /// Begins the drain; there is no way back.
+    /// Begins the drain; there is no way back. What runs goes on, and what comes is served.
     pub(crate) fn begin(&self) {
+        let _first = self.since.set(Instant::now());
         self.begun.store(true, Ordering::Release);
         self.token.cancel();
+    }
+
+    /// Begins it if that was not done before, and asks for the end of the process after it.
+    pub(crate) fn end(&self) {
+        self.begin();
+        self.last.cancel();
+    }
+
+    /// Waits for the end to be asked for; returns how long callers have been told of it by then.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub(crate) async fn ending(&self) -> Duration {
+        self.last.cancelled().await;
+        self.since.get().map(Instant::elapsed).unwrap_or_default()
     }
 
     /// Whether the drain has begun.

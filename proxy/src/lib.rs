@@ -11,6 +11,7 @@ pub mod config;
 mod control;
 mod drain;
 mod egress;
+pub mod hooks;
 mod log;
 pub mod shutdown;
 mod tasks;

@@ -1,4 +1,4 @@
-//! `weft-proxy`: the sidecar. `weft-proxy redirect` writes the nftables table instead.
+//! `weft-proxy`: the sidecar. `weft-proxy redirect` writes the nftables table instead, `wait` and `drain` are hooks of its container.
 
 use std::process::ExitCode;
 
@@ -10,9 +10,12 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some("redirect") {
-        weft_proxy::redirect::run(arguments)?;
-        return Ok(ExitCode::SUCCESS);
+    match arguments.next().as_deref() {
+        None => return weft_proxy::shutdown::run(Config::from_env()?),
+        Some("redirect") => weft_proxy::redirect::run(arguments)?,
+        Some("wait") => weft_proxy::hooks::wait(&Config::from_env()?)?,
+        Some("drain") => weft_proxy::hooks::drain(&Config::from_env()?)?,
+        Some(word) => anyhow::bail!("{word:?} is not one of redirect, wait, drain"),
     }
-    weft_proxy::shutdown::run(Config::from_env()?)
+    Ok(ExitCode::SUCCESS)
 }

@@ -199,3 +199,24 @@ fn the_local_pages_are_not_for_names_of_others() {
     }
     assert!(names_this_machine(&HeaderMap::new()));
 }
+
+#[tokio::test]
+async fn the_end_of_a_pod_is_told_on_this_host_alone() {
+    let sources = sources();
+    for (audience, want) in [
+        (Audience::Kubelet, 405),
+        (Audience::Scraper, 405),
+        (Audience::Local, 200),
+    ] {
+        assert!(!sources.drain.begun());
+        let (status, _) = ask(&sources, audience, Method::POST, "/drain").await;
+        assert_eq!(status, want, "{audience:?}");
+    }
+    assert!(sources.drain.begun());
+    assert_eq!(
+        ask(&sources, Audience::Kubelet, Method::GET, "/ready")
+            .await
+            .0,
+        503
+    );
+}

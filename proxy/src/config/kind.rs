@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::Uri;
 use tracing_subscriber::filter::Targets;
+use weft_policy::probe::AppProbes;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 use weft_policy::units::{parse_duration, parse_size};
 
@@ -42,6 +43,12 @@ pub(super) const ADDRESSES: Kind<Vec<SocketAddr>> = Kind {
 pub(super) const INBOUND_PORTS: Kind<Vec<InboundPort>> = Kind {
     parse: inbound_ports,
     fix: "write port=ip:port[/protocol], several separated by commas: 8080=127.0.0.1:3000,9090=127.0.0.1:3001/grpc",
+};
+pub(super) const APP_PROBES: Kind<AppProbes> = Kind {
+    parse: |text| {
+        serde_json::from_str(text).map_err(|error| format!("is no map of probes: {error}"))
+    },
+    fix: "leave it to the injector, which makes it of the pod's probes",
 };
 pub(super) const PORTS: Kind<Vec<u16>> = Kind {
     parse: ports,
