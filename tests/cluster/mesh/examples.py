@@ -39,6 +39,7 @@ def steps(name):
 
 def walk(kube, name):
     """Does what the README says; returns how many commands that were."""
+    kube.at_work.namespace = name
     with tempfile.TemporaryDirectory() as work:
         shutil.copytree(os.path.join(FOLDER, name), work, dirs_exist_ok=True)
         for file in os.listdir(work):

@@ -61,9 +61,9 @@ def memory(kube):
             for container in pod.get("containers", []):
                 part = container["name"]
                 if part == "weft-proxy" or pod["podRef"]["namespace"] == "weft-system":
-                    found.setdefault(part, []).append(container["memory"].get("rssBytes", 0) / 2**20)
+                    found.setdefault(part, []).append(container["memory"].get("workingSetBytes", 0) / 2**20)
     told = (f"{part} {sorted(sizes)[len(sizes) // 2]:.0f} MiB ({len(sizes)})" for part, sizes in sorted(found.items()))
-    return "resident memory, median: " + ", ".join(told)
+    return "memory (working set), median: " + ", ".join(told)
 
 
 ALL = [start_up, admission, memory]

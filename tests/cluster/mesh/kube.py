@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,6 +24,8 @@ class Kube:
     def __init__(self, kubeconfig, images, bin_dir, weft, node=None):
         self.images, self.weft, self.node = images, weft, node
         self.env = {**os.environ, "KUBECONFIG": kubeconfig, "PATH": f"{bin_dir}:{os.environ['PATH']}"}
+        self.at_work = threading.local()
+        self.at_work.namespace = "weft-system"
         command = ["kubectl", "proxy", "--port=0"]
         self.proxy = subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, text=True)
         self.port = int(self.proxy.stdout.readline().rsplit(":", 1)[1])
@@ -101,6 +104,7 @@ class Kube:
     # --- namespaces
 
     def namespace(self, name, meshed=True, annotations=None):
+        self.at_work.namespace = name
         labels = {"weft.dev/inject": "enabled"} if meshed else {}
         metadata = {"name": name, "labels": labels, "annotations": annotations or {}}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
@@ -109,13 +113,13 @@ class Kube:
     def forget(self, *namespaces):
         self.run("delete", "namespace", *namespaces, "--wait=false", "--ignore-not-found")
 
-    def diagnosis(self, namespace):
-        """What helps to understand a failure."""
+    def diagnosis(self):
+        """What helps to understand a failure: the state of the namespace that this thread made last."""
         def show(*args):
-            return self.run("-n", namespace, *args, check=False, timeout=60)
+            return self.run("-n", self.at_work.namespace, *args, check=False, timeout=60)
         parts = [show("get", "pods", "-o", "wide"), show("get", "events", "--sort-by=.lastTimestamp")[-3000:]]
         for name in show("get", "pods", "-o", "name").split()[:6]:
-            parts.append(f"--- {name}: weft-proxy\n" + show("logs", name, "-c", "weft-proxy", "--tail=15"))
+            parts.append(f"--- {name}\n" + show("logs", name, "--all-containers", "--prefix", "--tail=6", "--ignore-errors"))
         return "\n".join(parts)
 
 

@@ -38,6 +38,6 @@ def reachable(kube, namespace, url, caller="deploy/client", container="client"):
 
 def status(kube, namespace, url, caller="deploy/client", container="client", *options):
     """The status of a call, with the mesh's reason where it refused; 000 where no answer came."""
-    form = "%{http_code} %header{x-weft-reject}"
+    form = "%{http_code} %header{x-weft-reject}\n"
     command = ("curl", "-s", "-o", "/dev/null", "--max-time", "5", "-w", form, *options, url)
     return kube.exec(namespace, caller, *command, container=container, check=False).splitlines()[0].strip()

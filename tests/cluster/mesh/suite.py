@@ -1,5 +1,6 @@
 """The order of things: a cluster, the mesh on it, scenarios side by side, those that need it for themselves, figures, the verdict."""
 
+import os
 import sys
 import threading
 import time
@@ -18,25 +19,25 @@ AT_A_TIME = 4
 
 def run(options):
     """Runs what was asked for; the exit status of the whole."""
-    verdict = Verdict(options.words)
+    weft = os.path.join(options.target, "weft")
     if options.kubeconfig:
-        tests(Kube(options.kubeconfig, options.images, BIN, options.target), options, verdict)
-    else:
-        build("node", "software", "gateway-api")
-        node = Node()
-        try:
-            tests(Kube(node.kubeconfig, "weft.dev", BIN, options.target, node), options, verdict)
-            if options.keep:
-                input(f"KUBECONFIG={node.kubeconfig}; Enter takes the cluster down ")
-        finally:
-            node.close()
-    return verdict.close()
+        return tests(Kube(options.kubeconfig, options.images, BIN, weft), options)
+    build("node", "software", "gateway-api")
+    node = Node()
+    try:
+        status = tests(Kube(node.kubeconfig, "weft.dev", BIN, weft, node), options)
+        if options.keep:
+            input(f"KUBECONFIG={node.kubeconfig}; Enter takes the cluster down ")
+        return status
+    finally:
+        node.close()
 
 
-def tests(kube, options, verdict):
+def tests(kube, options):
+    verdict = Verdict(kube, options.words)
     try:
         if not verdict.must("install", lambda: install.mesh(kube, options)):
-            return
+            return verdict.close()
         named = [("examples/" + name, lambda name=name: examples.walk(kube, name)) for name in examples.names() if name != "tracing"]
         many = [(title(one), lambda one=one: one(kube)) for one in SIDE_BY_SIDE] + named
         with ThreadPoolExecutor(AT_A_TIME) as pool:
@@ -48,6 +49,7 @@ def tests(kube, options, verdict):
             verdict.run("figure " + one.__name__, lambda one=one: one(kube))
         if not options.keep:
             verdict.run("uninstall", lambda: install.remove(kube))
+        return verdict.close()
     finally:
         kube.close()
 
@@ -60,8 +62,9 @@ def title(scenario):
 class Verdict:
     """Runs things by name, prints a line for each, and counts."""
 
-    def __init__(self, words):
-        self.words, self.passed, self.failed, self.skipped = words, 0, [], 0
+    def __init__(self, kube, words):
+        self.kube, self.words = kube, words
+        self.passed, self.failed, self.skipped = 0, [], 0
         self.lock, self.began = threading.Lock(), time.monotonic()
 
     def run(self, name, test):
@@ -77,8 +80,14 @@ class Verdict:
             return self.tell("skipped", name, began, reason)
         except Exception as error:  # whatever it is, the others go on
             where = traceback.extract_tb(error.__traceback__)[-1]
-            return self.tell("FAILED", name, began, f"{type(error).__name__} at {where.filename}:{where.lineno}\n{error}")
+            return self.tell("FAILED", name, began, f"{error}\n{where.filename}:{where.lineno}\n{self.state()}")
         return self.tell("ok", name, began, told)
+
+    def state(self):
+        try:
+            return self.kube.diagnosis()
+        except Exception as error:  # a failure of its own would hide the first
+            return f"(no more is known: {error})"
 
     def tell(self, result, name, began, told):
         with self.lock:

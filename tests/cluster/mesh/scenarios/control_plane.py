@@ -2,11 +2,12 @@
 
 import json
 
-from ..kube import eventually, expect
+from ..install import IMAGE, SYSTEM, image
+from ..kube import Skipped, eventually, expect
 from ..load import Load, reachable, status
 from ..objects import caller, echo, service, template, workload
 
-SYSTEM = "weft-system"
+PODS = f"/api/v1/namespaces/{SYSTEM}/pods"
 PARTS = ("weft-ca", "weft-discovery", "weft-injector")
 
 
@@ -31,16 +32,17 @@ def its_restart_loses_nothing(kube):
 
 
 def without_it_running_pods_and_restarted_proxies_go_on(kube):
-    """Everything is away: calls go on, and also the proxies whose containers restart; new pods are refused, elsewhere they are not."""
+    """Each part is away, then all: calls go on, at last with proxies whose containers were restarted; new pods are refused, elsewhere not."""
     namespace = "control-away"
     shop(kube, namespace)
-    load = Load(kube, namespace, "http://orders/", 30)
+    for part in PARTS:
+        load = Load(kube, namespace, "http://orders/", 8)
+        with Away(kube, [part]):
+            load.lost_nothing()
     with Away(kube, PARTS):
-        load.lost_nothing()
         for selector in ("app=client", "app=orders"):
             restart_proxies(kube, namespace, selector)
-        load = Load(kube, namespace, "http://orders/", 10)
-        load.lost_nothing()
+        Load(kube, namespace, "http://orders/", 10).lost_nothing()
         refused = new_pod(kube, namespace)
         expect("failed calling webhook" in refused, f"a pod without a proxy was let into the mesh: {refused}")
         elsewhere = kube.namespace("control-away-elsewhere", meshed=False)
@@ -50,6 +52,31 @@ def without_it_running_pods_and_restarted_proxies_go_on(kube):
     kube.run("-n", namespace, "rollout", "restart", "deployment/orders", "deployment/client")
     kube.available(namespace)
     reachable(kube, namespace, "http://orders/")
+
+
+def its_upgrade_loses_nothing_with_old_proxies_running(kube):
+    """To another image; proxies of before still take policy and talk with those of after."""
+    if not kube.node:
+        raise Skipped("a second image can only be made for a node of our own")
+    namespace = "control-upgrade"
+    shop(kube, namespace)
+    next_image = IMAGE.replace(":", ":next-")
+    image(kube.node, None, next_image)
+    load = Load(kube, namespace, "http://orders/", 40)
+    kube.run("apply", "-f", "-", stdin=kube.mesh("upgrade", "--image", next_image))
+    kube.available(SYSTEM)
+    images = {pod["spec"]["containers"][0]["image"] for pod in kube.pods(SYSTEM)}
+    expect(images == {next_image}, f"the control plane runs {images}")
+    kube.annotate(f"/apis/apps/v1/namespaces/{namespace}/deployments/orders", deny="[{paths: [/no]}]")
+    eventually("an old proxy is told policy", lambda: status(kube, namespace, "http://orders/no") == "403 authz_denied", 60)
+    kube.run("-n", namespace, "rollout", "restart", "deployment/orders")
+    kube.available(namespace)
+    expect({proxy_image(pod) for pod in kube.pods(namespace, "app=orders")} == {next_image}, "new pods have old proxies")
+    return f"{load.lost_nothing()['sent']} requests"
+
+
+def proxy_image(pod):
+    return next(one["image"] for one in pod["spec"]["initContainers"] if one["name"] == "weft-proxy")
 
 
 class Away:
@@ -66,7 +93,9 @@ class Away:
     def __enter__(self):
         for part in self.parts:
             self.scale(part, 0)
-        eventually("they are away", lambda: not self.kube.api("GET", f"/api/v1/namespaces/{SYSTEM}/pods")["items"], 60)
+        def away():
+            return not any(self.kube.api("GET", f"{PODS}?labelSelector=app.kubernetes.io/name={part}")["items"] for part in self.parts)
+        eventually(f"{self.parts} are away", away, 60)
 
     def __exit__(self, *_):
         for part in self.parts:
@@ -98,4 +127,5 @@ def restarts(pod):
     return next(one["restartCount"] for one in pod["status"]["initContainerStatuses"] if one["name"] == "weft-proxy")
 
 
-ALONE = [its_restart_loses_nothing, without_it_running_pods_and_restarted_proxies_go_on]
+ALONE = [its_restart_loses_nothing, without_it_running_pods_and_restarted_proxies_go_on,
+         its_upgrade_loses_nothing_with_old_proxies_running]
