@@ -6,11 +6,15 @@ from .kube import Failed, eventually, expect
 
 
 class Load:
-    """Runs while the scenario does something to what is called; `ended` says what became of the requests."""
+    """Runs while the scenario does something to what is called; `ended` says what became of the requests.
+
+    GET: a POST may meet a kept connection at the moment in which an app that ends closes it, before its proxy is told that the pod ends, and
+    nobody may send it twice.
+    """
 
     def __init__(self, kube, namespace, url, seconds, *options, clients=4):
         command = ("-n", namespace, "exec", "deploy/client", "-c", "load", "--",
-                   "echo", "load", "-d", f"{seconds}s", "-c", str(clients), *options, url)
+                   "echo", "load", "-method", "GET", "-d", f"{seconds}s", "-c", str(clients), *options, url)
         self.process = kube.start(*command)
 
     def ended(self):

@@ -8,7 +8,7 @@ from ..objects import caller, echo, service, tools, workload
 
 
 def a_rolling_restart_loses_nothing(kube):
-    """Twice, under POSTs on kept connections and on fresh ones at the same time."""
+    """Twice, under requests on kept connections and on fresh ones at the same time."""
     namespace = kube.namespace("rollout")
     kube.apply(workload(namespace, "orders", echo(), replicas=2), service(namespace, "orders"), caller(namespace))
     kube.available(namespace)
