@@ -180,7 +180,6 @@ mod tests {
     #[test]
     fn a_token_is_found_where_it_may_stand() {
         let malformed = Err("jwt_malformed");
-        #[expect(clippy::type_complexity, reason = "a table")]
         #[rustfmt::skip]
         let rows: [(&str, &[(&str, &str)], Result<Option<&str>, &str>); 21] = [
             ("/", &[], Ok(None)),

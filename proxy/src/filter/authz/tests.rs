@@ -232,7 +232,6 @@ fn what_has_no_single_reading_is_refused_under_allow_and_deny_alike() {
         })
     };
     #[rustfmt::skip]
-    #[expect(clippy::type_complexity, reason = "a table")]
     let rows: [(&str, fn() -> Rule, Request<Body>); 10] = [
         ("a header twice", role, request("/", &[("x-role", b"user"), ("x-role", b"admin")])),
         ("a header twice the same", role, request("/", &[("x-role", b"admin"), ("x-role", b"admin")])),
