@@ -38,6 +38,8 @@ pub(crate) struct Missing {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Weft,
+    /// The same requests as with all of policy on, which nobody judges.
+    WeftUnjudged,
     /// With all of policy on.
     WeftFull,
     /// With metrics, and so many of its requests traced.
@@ -76,7 +78,11 @@ pub(crate) fn find(settings: &Settings) -> (Vec<Peer>, Vec<Missing>) {
         join(name, Kind::WeftTelling(sample), &weft::find);
         join("weft-silent", Kind::WeftSilent, &weft::find);
     }
-    join("weft", Kind::Weft, &weft::find);
+    let plain = match settings.policy {
+        Policy::Full => Kind::WeftUnjudged,
+        Policy::None => Kind::Weft,
+    };
+    join("weft", plain, &weft::find);
     if settings.weft_old.is_some() {
         join("weft-old", Kind::Weft, &weft::find_old);
     }
@@ -106,9 +112,11 @@ fn linkerd_is_missing(settings: &Settings) -> &'static str {
 impl Peer {
     fn new(name: &str, kind: Kind, binary: PathBuf) -> Result<Self, String> {
         let version = match kind {
-            Kind::Weft | Kind::WeftFull | Kind::WeftTelling(_) | Kind::WeftSilent => {
-                env!("CARGO_PKG_VERSION").to_owned()
-            }
+            Kind::Weft
+            | Kind::WeftUnjudged
+            | Kind::WeftFull
+            | Kind::WeftTelling(_)
+            | Kind::WeftSilent => env!("CARGO_PKG_VERSION").to_owned(),
             Kind::Ztunnel => "as given".to_owned(),
             Kind::Envoy => version(Command::new(&binary).arg("--version"))?,
             Kind::Haproxy | Kind::Nginx => version(Command::new(&binary).arg("-v"))?,
@@ -128,6 +136,7 @@ impl Peer {
         let commands = match self.kind {
             Kind::Weft => Some(weft::commands(binary, wiring)?),
             Kind::WeftFull => return policy::launch(binary, wiring).map(Some),
+            Kind::WeftUnjudged => return policy::unjudged(binary, wiring).map(Some),
             Kind::WeftTelling(sample) => Some(weft::telling(binary, wiring, sample)?),
             Kind::WeftSilent => Some(weft::silent(binary, wiring)?),
             Kind::Envoy => Some(envoy::commands(binary, wiring)?),

@@ -1,7 +1,8 @@
 //! Weft with policy at work on every request: what `--policy full` measures beside Weft with none.
 //!
 //! On the way in: mutual TLS only, a token verified, the caller authorized by identity, method and path, a rate limit. On the
-//! way out: timeouts, retries, a breaker. Both trace one request in a hundred.
+//! way out: timeouts, retries, a breaker. Both trace one request in a hundred. The chain beside it carries the same requests, tokens
+//! among them, so that what is compared is judging them and not carrying them.
 
 use std::fs;
 use std::path::Path;
@@ -17,14 +18,28 @@ use crate::load::Entry;
 
 pub(super) fn launch(binary: &Path, wiring: &Wiring<'_>) -> anyhow::Result<Launch> {
     let issuer = TokenIssuer::generate(ISSUER)?;
-    let caller = ("bench", "load");
-    let token = issuer.token(caller, AUDIENCE, SystemTime::now(), LIFETIME)?;
     let keys: Value = serde_json::from_str(&issuer.key_set()?)?;
     let [mut first, mut second] = weft::commands(binary, wiring)?;
     ask(&mut first, wiring, "client", &callers_side())?;
     ask(&mut second, wiring, "app", &services_side(&keys))?;
+    carrying(&issuer, wiring, [first, second])
+}
+
+/// The same requests where policy asks for nothing.
+pub(super) fn unjudged(binary: &Path, wiring: &Wiring<'_>) -> anyhow::Result<Launch> {
+    let issuer = TokenIssuer::generate(ISSUER)?;
+    carrying(&issuer, wiring, weft::commands(binary, wiring)?)
+}
+
+fn carrying(
+    issuer: &TokenIssuer,
+    wiring: &Wiring<'_>,
+    commands: [Command; 2],
+) -> anyhow::Result<Launch> {
+    let caller = ("bench", "load");
+    let token = issuer.token(caller, AUDIENCE, SystemTime::now(), LIFETIME)?;
     Ok(Launch {
-        commands: vec![first, second],
+        commands: commands.into(),
         entry: Entry {
             token: Some(token),
             ..Entry::at(wiring.entry)
