@@ -155,7 +155,7 @@ impl Export {
             return;
         }
         let made = self.live.made();
-        let mut spans = encode::Batch::default();
+        let mut spans = encode::Batch::with_room(batch.len());
         for entry in batch {
             span::each(entry, &made, |span| spans.push(span));
         }

@@ -16,6 +16,14 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// With room for so many spans of the usual length.
+    pub(super) fn with_room(spans: usize) -> Self {
+        Self {
+            spans: Vec::with_capacity(spans.saturating_mul(USUAL_LENGTH)),
+            count: 0,
+        }
+    }
+
     /// Appends a span.
     pub(super) fn push(&mut self, span: &Span<'_>) {
         let out = &mut self.spans;
@@ -35,19 +43,23 @@ impl Batch {
         self.count
     }
 
-    /// `ExportTraceServiceRequest`, of `resource` as [`resource`] makes it.
-    pub(super) fn request(&self, resource: &[u8]) -> Vec<u8> {
+    /// `ExportTraceServiceRequest`, of `resource` as [`resource`] makes it, with `room` bytes free before it. The spans are
+    /// copied once: what is around them is told in front.
+    pub(super) fn request(&self, resource: &[u8], room: usize) -> Vec<u8> {
         let mut scope = Vec::new();
         text(&mut scope, 1, "weft-proxy");
         text(&mut scope, 2, env!("CARGO_PKG_VERSION"));
-        let mut scope_spans = Vec::with_capacity(self.spans.len() + scope.len() + 16);
-        bytes(&mut scope_spans, 1, &scope);
-        scope_spans.extend_from_slice(&self.spans);
-        let mut resource_spans = Vec::with_capacity(scope_spans.len() + resource.len() + 32);
-        bytes(&mut resource_spans, 1, resource);
-        bytes(&mut resource_spans, 2, &scope_spans);
-        let mut request = Vec::with_capacity(resource_spans.len() + 16);
-        bytes(&mut request, 1, &resource_spans);
+        let of_scope = 1 + length_of(scope.len()) + self.spans.len();
+        let of_resource = 1 + length_of(resource.len()) + 1 + length_of(of_scope);
+        let mut request = Vec::with_capacity(room + 1 + length_of(of_resource));
+        request.resize(room, 0);
+        key(&mut request, 1, WIRE_BYTES);
+        varint(&mut request, of_resource as u64);
+        bytes(&mut request, 1, resource);
+        key(&mut request, 2, WIRE_BYTES);
+        varint(&mut request, of_scope as u64);
+        bytes(&mut request, 1, &scope);
+        request.extend_from_slice(&self.spans);
         request
     }
 }
@@ -193,6 +205,8 @@ fn nanos(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// A span of a request with all its attributes has some 900 bytes.
+const USUAL_LENGTH: usize = 1200;
 /// Up to 2 MB, where texts have at most some KB.
 const LENGTH_BYTES: usize = 3;
 const SCOPE_SPANS_SPANS: u64 = 2;
@@ -261,7 +275,7 @@ mod tests {
         batch.push(&span);
         batch.push(&span);
         let own = resource(&[("service.name".to_owned(), "orders".to_owned())]);
-        let read = ExportTraceServiceRequest::decode(&*batch.request(&own)).unwrap();
+        let read = ExportTraceServiceRequest::decode(&batch.request(&own, 5)[5..]).unwrap();
         let of_resource = &read.resource_spans[0];
         let service = &of_resource.resource.as_ref().unwrap().attributes[0];
         assert_eq!(service.key, "service.name");

@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, TE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
@@ -150,8 +150,7 @@ impl Exporter {
     /// # Errors
     /// Why it was refused.
     pub(super) async fn export(&self, batch: &Batch) -> Result<(), ExportError> {
-        let message = batch.request(&self.resource);
-        let body = body(&self.config, &message);
+        let body = body(&self.config, batch, &self.resource);
         let mut backoff = FIRST_WAIT;
         loop {
             let (error, next) = match self.send(body.clone()).await {
@@ -179,28 +178,36 @@ fn target(config: &OtlpExport) -> Uri {
 
 /// gRPC puts whether it is compressed, and the length in four bytes, before a message (gRPC over HTTP/2,
 /// "Length-Prefixed-Message").
-fn body(config: &OtlpExport, message: &[u8]) -> Bytes {
-    let packed = match config.compression {
-        Compression::None => None,
-        Compression::Gzip => Some(gzip(message)),
+fn body(config: &OtlpExport, batch: &Batch, resource: &[u8]) -> Bytes {
+    let prefix = match config.protocol {
+        OtlpProtocol::Grpc => PREFIX,
+        OtlpProtocol::HttpProtobuf => 0,
     };
-    let message = packed.as_deref().unwrap_or(message);
-    let mut body = BytesMut::with_capacity(message.len() + 5);
-    if config.protocol == OtlpProtocol::Grpc {
-        body.put_u8(u8::from(packed.is_some()));
-        body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    let mut body = batch.request(resource, prefix);
+    if config.compression == Compression::Gzip {
+        body = gzip(&body, prefix);
     }
-    body.extend_from_slice(message);
-    body.freeze()
+    let length = u32::try_from(body.len() - prefix).unwrap_or(u32::MAX);
+    if let Some([compressed, told @ ..]) = body.first_chunk_mut::<PREFIX>()
+        && prefix == PREFIX
+    {
+        *compressed = u8::from(config.compression == Compression::Gzip);
+        *told = length.to_be_bytes();
+    }
+    body.into()
 }
 
-fn gzip(message: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+/// What comes after `prefix`, packed, with room for the prefix before it.
+fn gzip(body: &[u8], prefix: usize) -> Vec<u8> {
+    let message = body.get(prefix..).unwrap_or_default();
+    let mut encoder = GzEncoder::new(vec![0; prefix], flate2::Compression::fast());
     // Writing to memory does not fail.
     let _infallible = encoder.write_all(message);
     encoder.finish().unwrap_or_default()
 }
 
+/// Of a gRPC message.
+const PREFIX: usize = 5;
 const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const UNKNOWN: i32 = 2;
