@@ -171,36 +171,20 @@ fn parse(value: &HeaderValue) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
 
-/// The head that tells the next hop what is left until `until`.
-pub(crate) fn told(head: &request::Parts, until: Deadline, reader: Reader) -> Box<request::Parts> {
-    let mut head = Box::new(head.clone());
-    write(&mut head.headers, until.left(Instant::now()), reader);
-    head
-}
-
-/// Tells the next hop what is left: `grpc-timeout` in a gRPC call, else [`DEADLINE`] where the next hop is `reader` of it.
-fn write(headers: &mut HeaderMap, left: Duration, reader: Reader) {
+/// Tells the next hop what is left: [`DEADLINE`], and `grpc-timeout` in a gRPC call.
+pub(crate) fn tell(headers: &mut HeaderMap, left: Duration) {
     if grpc::is_grpc(headers) {
         headers.insert(grpc::TIMEOUT, grpc::timeout_value(left));
     }
-    match reader {
-        Reader::Stranger => {
-            headers.remove(DEADLINE);
-        }
-        Reader::Mesh => {
-            let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            headers.insert(DEADLINE, HeaderValue::from(millis));
-        }
-    }
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(DEADLINE, HeaderValue::from(millis));
 }
 
-/// Who reads what we send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reader {
-    /// A mesh proxy, or our own app.
-    Mesh,
-    /// Anyone else: headers of the mesh are not for them.
-    Stranger,
+/// The head for a next hop that is neither a mesh proxy nor our own app: headers of the mesh are not for strangers.
+pub(crate) fn for_stranger(head: &request::Parts) -> Box<request::Parts> {
+    let mut head = Box::new(head.clone());
+    head.headers.remove(DEADLINE);
+    head
 }
 
 /// Headers that ask for an answer in time.
@@ -286,14 +270,13 @@ mod tests {
 
     #[test]
     fn strangers_get_no_header_of_the_mesh() {
-        let mut headers = map(&[(DEADLINE, "20")]);
-        write(&mut headers, Duration::from_millis(15), Reader::Mesh);
-        assert_eq!(headers[DEADLINE], "15");
-        write(&mut headers, Duration::from_millis(10), Reader::Stranger);
-        assert!(!headers.contains_key(DEADLINE));
-        let mut headers = map(&[(CONTENT_TYPE, "application/grpc"), (DEADLINE, "20")]);
-        write(&mut headers, Duration::from_millis(10), Reader::Stranger);
-        assert_eq!(headers[grpc::TIMEOUT], "10000u");
-        assert!(!headers.contains_key(DEADLINE));
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        head.headers = map(&[(CONTENT_TYPE, "application/grpc"), (DEADLINE, "20")]);
+        tell(&mut head.headers, Duration::from_millis(15));
+        assert_eq!(head.headers[DEADLINE], "15");
+        assert_eq!(head.headers[grpc::TIMEOUT], "15000u");
+        let head = for_stranger(&head);
+        assert_eq!(head.headers[grpc::TIMEOUT], "15000u");
+        assert!(!head.headers.contains_key(DEADLINE));
     }
 }

@@ -18,6 +18,7 @@ use http::{Request, Response};
 use weft_policy::Policy;
 use weft_policy::fault::Fault;
 use weft_policy::headers::HeaderEdits;
+use weft_policy::rate_limit::RateKey;
 
 use self::authn::Authn;
 use self::authn::keys::KeyStore;
@@ -36,6 +37,8 @@ use crate::reject::Reject;
 /// The filters that one policy asks for on what comes in, ready to run. A filter that is not asked for is `None`.
 pub(crate) struct Inbound {
     authn: Option<Authn>,
+    /// What a token says is looked at by a filter after it.
+    reads_claims: bool,
     authz: Option<Authz>,
     rate_limits: Option<RateLimits>,
     fault: Vec<Fault>,
@@ -59,7 +62,7 @@ pub(crate) struct Passed {
     /// The rule of `allow` that let it pass.
     pub(crate) allowed_by: AllowedBy,
     /// Where it stands with the rate limit that decided.
-    quota: Option<Box<Quota>>,
+    quota: Option<Quota>,
     /// Its place among the requests in flight.
     permit: Option<Permit>,
     /// Edits of the answer.
@@ -74,6 +77,7 @@ impl Inbound {
         let policy = &policy.inbound;
         let filters = Self {
             authn: Authn::new(&policy.jwt, &kept.keys),
+            reads_claims: reads_claims(policy),
             authz: Authz::new(policy),
             rate_limits: RateLimits::new(&policy.rate_limit, &kept.rate_limits),
             fault: policy.fault.clone(),
@@ -87,6 +91,7 @@ impl Inbound {
     fn does_something(&self) -> bool {
         let Self {
             authn,
+            reads_claims: _,
             authz,
             rate_limits,
             fault,
@@ -130,7 +135,10 @@ impl Inbound {
     ) -> Result<(), Reject> {
         passed.headers.clone_from(&self.headers);
         if let Some(authn) = &self.authn {
-            authn.run(&cx.worker.tokens, request).await?;
+            let claims = authn.run(&cx.worker.tokens, request).await?;
+            if let Some(claims) = claims.filter(|_| self.reads_claims) {
+                request.extensions_mut().insert(claims);
+            }
         }
         if let Some(authz) = &self.authz {
             passed.allowed_by = authz.request(cx, request)?;
@@ -171,6 +179,13 @@ impl Passed {
             headers::edit(&edits.response, headers);
         }
     }
+}
+
+/// Whether a rule or a limit asks for what a token says.
+fn reads_claims(policy: &weft_policy::Inbound) -> bool {
+    let mut rules = policy.allow.iter().flatten().chain(&policy.deny);
+    let mut keys = policy.rate_limit.iter().flat_map(|limit| &limit.per);
+    rules.any(|rule| !rule.claims.is_empty()) || keys.any(|key| matches!(key, RateKey::Claim(_)))
 }
 
 /// Filters of requests for our app.

@@ -203,12 +203,18 @@ impl Outbound {
         if let Some(redirection) = way.redirection.take() {
             return Ok(redirection);
         }
-        let route = way.service.take().map_or(route, Route::Service);
+        let (route, to) = match way.service.take().map(Route::Service) {
+            Some(route) => {
+                let to = route.calls(&policy);
+                (route, to)
+            }
+            None => (route, own),
+        };
         exchange.to(route.facts(None));
         route.check(&policy, &request)?;
         let call = Call {
             route: &route,
-            calls: &route.calls(&policy).calls,
+            calls: &to.calls,
             interim,
             chosen: RefCell::new(None),
             tries: RefCell::new(Tries::of(exchange.trace())),

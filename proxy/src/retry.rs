@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, sleep};
 use weft_policy::retry::Retry;
 
 use crate::cx::Worker;
-use crate::deadline::{Deadline, sooner};
+use crate::deadline::{self, Deadline, sooner};
 use crate::http::body::Body;
 use crate::http::failure::Processed;
 use crate::http::headers::{EXHAUSTED, REJECT};
@@ -30,7 +30,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) fresh: bool,
     /// Endpoints that have failed.
     pub(crate) avoid: &'a [u64],
-    /// When it must have answered.
+    /// When it must have answered; the head says so.
     pub(crate) until: Option<Deadline>,
 }
 
@@ -100,7 +100,7 @@ pub(crate) async fn run(
 ) -> Result<Response<Body>, Reject> {
     let rule = &policy.calls.retry;
     policy.budget.deposit();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let mut once = Some(body);
     let spare = (returns == Returns::Possible).then(|| worker.spare.clone());
     let keep = |body| Kept::new(body, rule.max_body, spare);
@@ -108,12 +108,16 @@ pub(crate) async fn run(
     let mut again = Again::default();
     loop {
         *attempts += 1;
+        let until = until(deadline, policy.try_limit)?;
+        if let Some(until) = until {
+            deadline::tell(&mut head.headers, until.left(Instant::now()));
+        }
         let outcome = attempt(Attempt {
             head: &head,
             body: kept.as_ref().map_or_else(Body::empty, Kept::attempt),
             fresh: again.fresh,
             avoid: &again.avoid,
-            until: until(deadline, policy.try_limit)?,
+            until,
         })
         .await;
         let left = *attempts < MAX_ATTEMPTS.max(rule.attempts);

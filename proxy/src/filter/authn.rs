@@ -1,6 +1,6 @@
 //! Who the caller's user is: verifies the token that a request carries (`jwt` of the policy).
 //!
-//! Comes before `authz` and `rate_limit`, which read the claims from the request's extensions. A token is found (`find`), looked up
+//! Comes before `authz` and `rate_limit`, which may read the claims. A token is found (`find`), looked up
 //! among those that this worker has verified (`cache`), or verified with its issuer's keys (`keys`); then its claims are told to the
 //! app (`tell`). Form, signature and contents are judged in `weft_certs::jwt`.
 
@@ -82,7 +82,7 @@ impl Authn {
         self.issuers.iter().any(|issuer| issuer.rule.required)
     }
 
-    /// Verifies the request's token, if it has one, and refuses the request if it needs one.
+    /// Verifies the request's token, if it has one, and refuses the request if it needs one. Returns what the token says.
     ///
     /// # Errors
     /// No token where one is required, several, or one that is not good.
@@ -90,13 +90,13 @@ impl Authn {
         &self,
         known: &TokenCache,
         request: &mut Request<Body>,
-    ) -> Result<(), Reject> {
+    ) -> Result<Option<Claims>, Reject> {
         tell::remove_copies(request.headers_mut(), &self.told);
         let demanded = self.demanded(request);
         let Some((token, source)) = self.sources.find(request)? else {
             return match demanded {
                 true => Err(Reject::JwtMissing),
-                false => Ok(()),
+                false => Ok(None),
             };
         };
         let verified = match self.cached(known, &token, source) {
@@ -112,8 +112,7 @@ impl Authn {
             self.sources.remove(source, request);
         }
         tell::tell(request.headers_mut(), &verified.headers);
-        request.extensions_mut().insert(verified.claims.clone());
-        Ok(())
+        Ok(Some(verified.claims.clone()))
     }
 
     /// Whether a token is required on this path.

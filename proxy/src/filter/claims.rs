@@ -1,4 +1,4 @@
-//! The claims of a verified token, for the filters after `jwt`: that one puts them into the request's extensions.
+//! The claims of a verified token, for the filters after `jwt`: they find them in the request's extensions, where one of them asks for any.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -97,7 +97,7 @@ impl RateLimits {
             Err(quota) => (quota, Decision::Refused),
         };
         metrics.rate_limited(quota.index, decision);
-        passed.quota = Some(Box::new(quota));
+        passed.quota = Some(quota);
         match decision {
             Decision::Passed => Ok(()),
             Decision::Refused => Err(Reject::RateLimited),

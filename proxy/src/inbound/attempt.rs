@@ -9,7 +9,7 @@ use tokio::time::Duration;
 
 use super::Inbound;
 use crate::connect::ConnectError;
-use crate::deadline::{self, Reader};
+use crate::deadline;
 use crate::forward::{self, Sent};
 use crate::http::failure::Processed;
 use crate::http::interim::Interim;
@@ -27,11 +27,6 @@ impl Inbound {
         let fresh = attempt.fresh || self.cx.worker.drain.begun();
         let attempt = Attempt { fresh, ..attempt };
         let until = attempt.until;
-        let told = until.map(|until| deadline::told(attempt.head, until, Reader::Mesh));
-        let attempt = Attempt {
-            head: told.as_deref().unwrap_or(attempt.head),
-            ..attempt
-        };
         let sending = forward::send(&self.lane, attempt, interim, &self.cx.worker, waited);
         let sent = match deadline::by(until, pin!(sending)).await {
             Ok(sent) => sent,

@@ -16,7 +16,7 @@ use super::Outbound;
 use super::route::Route;
 use super::verdict::{failed, judge, late};
 use crate::balance::{self, Picked, Wish, verdict};
-use crate::deadline::{self, Reader};
+use crate::deadline;
 use crate::discovery::service::Service as Destination;
 use crate::forward;
 use crate::http::headers;
@@ -79,13 +79,14 @@ impl Outbound {
             connect: call.calls.timeout.connect,
         });
         let until = attempt.until;
-        let told = until.map(|until| deadline::told(attempt.head, until, reader(picked.as_ref())));
-        let told = match holds(&attempt, picked.as_ref(), call.calls.retry.max_body) {
-            true => Some(held(told.as_deref().unwrap_or(attempt.head))),
-            false => told,
+        let is_stranger = until.is_some() && !is_of_the_mesh(picked.as_ref());
+        let head = is_stranger.then(|| deadline::for_stranger(attempt.head));
+        let head = match holds(&attempt, picked.as_ref(), call.calls.retry.max_body) {
+            true => Some(held(head.as_deref().unwrap_or(attempt.head))),
+            false => head,
         };
         let attempt = Attempt {
-            head: told.as_deref().unwrap_or(attempt.head),
+            head: head.as_deref().unwrap_or(attempt.head),
             ..attempt
         };
         let sending = forward::send(&lane, attempt, call.interim, &self.cx.worker, &call.waited);
@@ -143,7 +144,7 @@ impl Outbound {
 /// does that.
 fn holds(attempt: &Attempt<'_>, picked: Option<&Picked>, kept: u64) -> bool {
     attempt.head.version == Version::HTTP_11
-        && reader(picked) == Reader::Mesh
+        && is_of_the_mesh(picked)
         && attempt.body.length().is_none_or(|length| length > kept)
         && !attempt.head.headers.contains_key(EXPECT)
 }
@@ -167,10 +168,7 @@ fn nobody(service: &Destination) -> Reject {
     }
 }
 
-/// Who reads what an attempt sends.
-fn reader(picked: Option<&Picked>) -> Reader {
-    match picked.is_some_and(|picked| picked.identity.is_some()) {
-        true => Reader::Mesh,
-        false => Reader::Stranger,
-    }
+/// Whether a mesh proxy reads what an attempt sends.
+fn is_of_the_mesh(picked: Option<&Picked>) -> bool {
+    picked.is_some_and(|picked| picked.identity.is_some())
 }

@@ -3,6 +3,7 @@
 //! `metrics/table.rs` names all that is ours, `metrics/istio.rs` what the ecosystem expects of a mesh; `metrics/collect.rs` turns
 //! both into what the `prometheus` crate writes. `docs/metrics.md` is tested against them.
 
+use std::cell::OnceCell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -83,6 +84,7 @@ impl Families {
             tcp: WorkerFamily::new(&self.tcp),
             traffic: self.traffic,
             gateway: self.gateway.as_ref().map(WorkerFamily::new),
+            rate_limits: RateLimitCells::default(),
         })
     }
 }
@@ -95,6 +97,14 @@ pub(crate) struct WorkerMetrics {
     tcp: WorkerFamily<TcpSeries, TcpCells>,
     traffic: bool,
     gateway: Option<WorkerFamily<GatewaySeries, GatewayCells>>,
+    rate_limits: RateLimitCells,
+}
+
+/// Where each limit's decisions are counted: found once, for every request has one.
+#[derive(Debug, Default)]
+struct RateLimitCells {
+    passed: [OnceCell<Arc<Cell>>; PLACES.len()],
+    refused: [OnceCell<Arc<Cell>>; PLACES.len()],
 }
 
 impl WorkerMetrics {
@@ -160,12 +170,16 @@ impl WorkerMetrics {
 
     /// Counts a decision of the rate limit at `place` of the policy.
     pub(crate) fn rate_limited(&self, place: usize, decision: Decision) {
-        let decision = match decision {
-            Decision::Passed => "passed",
-            Decision::Refused => "refused",
+        let named = PLACES.get(place).unwrap_or(&"more");
+        let (word, cells) = match decision {
+            Decision::Passed => ("passed", &self.rate_limits.passed),
+            Decision::Refused => ("refused", &self.rate_limits.refused),
         };
-        let place = PLACES.get(place).unwrap_or(&"more");
-        self.count(table::RATE_LIMIT.at(&[place, decision]));
+        let point = table::RATE_LIMIT.at(&[named, word]);
+        match cells.get(place) {
+            Some(cell) => cell.get_or_init(|| self.own.cell(&point)).add(1),
+            None => self.count(point),
+        }
     }
 
     /// Counts a fault; `kind` is a fixed word.

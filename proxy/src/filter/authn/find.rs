@@ -44,14 +44,15 @@ impl Sources {
     ) -> Result<Option<(Cow<'a, str>, usize)>, Reject> {
         let mut found: Option<(&str, usize)> = None;
         for (place, source) in self.0.iter().enumerate() {
-            for token in tokens(request, source) {
+            each(request, source, |token| {
                 let token = token.ok_or(JwtError::Malformed)?;
                 match found {
                     None => found = Some((token, place)),
                     Some((known, _)) if known == token => {}
                     Some(_) => return Err(Reject::JwtSeveral),
                 }
-            }
+                Ok(())
+            })?;
         }
         Ok(found.map(|(token, place)| (Cow::Borrowed(token), place)))
     }
@@ -73,24 +74,28 @@ impl Sources {
     }
 }
 
-/// What stands at `source`; `None` for what is not text.
-fn tokens<'a>(request: &'a Request<Body>, source: &TokenSource) -> Vec<Option<&'a str>> {
+/// Shows what stands at `source`; `None` for what is not text.
+fn each<'a>(
+    request: &'a Request<Body>,
+    source: &TokenSource,
+    mut see: impl FnMut(Option<&'a str>) -> Result<(), Reject>,
+) -> Result<(), Reject> {
     match source {
         TokenSource::Header(name) => {
-            let values = request.headers().get_all(name).iter();
-            values.filter_map(|value| in_header(name, value)).collect()
+            let mut values = request.headers().get_all(name).iter();
+            values.try_for_each(|value| in_header(name, value).map_or(Ok(()), &mut see))
         }
         TokenSource::Query(name) => {
             let pairs = request.uri().query().unwrap_or_default().split('&');
-            let values = pairs.filter_map(|pair| Some((pair.split_once('=')?, pair)));
-            let ours = values.filter(|((key, _), _)| key == name);
-            ours.map(|((_, value), _)| Some(value)).collect()
+            let values = pairs.filter_map(|pair| pair.split_once('='));
+            let mut ours = values.filter(|(key, _)| key == name);
+            ours.try_for_each(|(_, value)| see(Some(value)))
         }
         TokenSource::Cookie(name) => {
             let headers = request.headers().get_all(COOKIE).iter();
             let pairs = headers.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-            let ours = pairs.filter_map(|pair| cookie_value(pair, name));
-            ours.map(|value| std::str::from_utf8(value).ok()).collect()
+            let mut ours = pairs.filter_map(|pair| cookie_value(pair, name));
+            ours.try_for_each(|value| see(std::str::from_utf8(value).ok()))
         }
     }
 }

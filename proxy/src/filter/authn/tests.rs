@@ -78,7 +78,10 @@ impl Bench {
     /// What the app would get, or the label of the refusal.
     async fn pass(&self, mut request: Request<Body>) -> Result<Request<Body>, &'static str> {
         let run = self.authn.run(&self.known, &mut request).await;
-        run.map(|()| request).map_err(Reject::label)
+        if let Some(claims) = run.map_err(Reject::label)? {
+            request.extensions_mut().insert(claims);
+        }
+        Ok(request)
     }
 
     async fn label(&self, path: &str, token: Option<&str>) -> &'static str {

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use weft_policy::rate_limit::{Rate, RateKey, RateLimit};
@@ -52,12 +53,20 @@ impl Words {
     }
 
     fn quota(&self, index: usize, requests: u64, seconds: u64, wait: Option<Wait>) -> Quota {
-        let state = format!("{};r={requests};t={seconds}", self.name);
+        // Written by hand and in one piece, for each request has one.
+        let digits = digits(requests) + digits(seconds);
+        let mut state = Vec::with_capacity(self.name.len() + ";r=;t=".len() + digits);
+        state.extend_from_slice(self.name.as_bytes());
+        state.extend_from_slice(b";r=");
+        decimal(&mut state, requests);
+        state.extend_from_slice(b";t=");
+        decimal(&mut state, seconds);
         Quota {
             index,
             requests,
             policy: self.policy.clone(),
-            state: value(&state),
+            state: HeaderValue::from_maybe_shared(Bytes::from(state))
+                .unwrap_or(HeaderValue::from_static("")),
             wait,
         }
     }
@@ -100,6 +109,26 @@ fn rate(rate: Rate) -> String {
         3600 => format!("{}/h", rate.count),
         seconds => format!("{}/{seconds}s", rate.count),
     }
+}
+
+fn decimal(out: &mut Vec<u8>, value: u64) {
+    let begun = out.len();
+    let mut rest = value;
+    loop {
+        out.push(b'0' + u8::try_from(rest % 10).unwrap_or_default());
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(begun..) {
+        digits.reverse();
+    }
+}
+
+fn digits(value: u64) -> usize {
+    let log = value.checked_ilog10().unwrap_or(0);
+    usize::try_from(log).unwrap_or(0) + 1
 }
 
 /// Digits, names of headers and fixed words only.
