@@ -95,8 +95,8 @@ pub async fn serve(
     };
     tokio::join!(
         server.run(listener),
-        metrics::serve(metrics_listener, metrics, ready, stop.clone()),
-        stop.run_until_cancelled(own.keep(source)),
+        metrics::serve(metrics_listener, metrics.clone(), ready, stop.clone()),
+        stop.run_until_cancelled(own.keep(source, metrics)),
         stop.run_until_cancelled(watches.run()),
         stop.run_until_cancelled(bundle),
     );

@@ -12,12 +12,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use weft_certs::identity::Identity;
 
 use crate::review::Verdict;
 
@@ -35,6 +37,8 @@ pub(crate) struct Metrics {
     pub(crate) watch_failures: IntCounter,
     /// Namespaces that are known.
     pub(crate) namespaces: IntGauge,
+    issuer: IntGaugeVec,
+    roots: IntGaugeVec,
 }
 
 impl Metrics {
@@ -52,6 +56,11 @@ impl Metrics {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
+        };
+        let named = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["fingerprint"])?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
         };
         let options = HistogramOpts::new("weft_injector_answer_seconds", "How long answers take.")
             .buckets(BUCKETS.to_vec());
@@ -78,6 +87,14 @@ impl Metrics {
                 "weft_injector_watch_failures_total",
                 "Watches that failed and were opened anew.",
             )?,
+            issuer: named(
+                "weft_identity_issuer_info",
+                "The root that our certificate chains to, by its SHA-256.",
+            )?,
+            roots: named(
+                "weft_identity_root_info",
+                "The roots that we trust, by their SHA-256.",
+            )?,
             seconds,
             namespaces,
             registry: registry.clone(),
@@ -91,6 +108,19 @@ impl Metrics {
             Verdict::Refused => "refused",
         };
         self.admissions.with_label_values(&[label]).inc();
+    }
+
+    /// Tells whom `identity` trusts, and who signed it.
+    pub(crate) fn identity(&self, identity: &Identity) {
+        let show = |gauge: &IntGaugeVec, names: Vec<String>| {
+            gauge.reset();
+            for name in names {
+                gauge.with_label_values(&[&name]).set(1);
+            }
+        };
+        show(&self.roots, identity.root_fingerprints());
+        let issuer = identity.issuer_fingerprint();
+        show(&self.issuer, issuer.into_iter().collect());
     }
 
     pub(crate) fn unanswered(&self, status: StatusCode) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
@@ -11,11 +11,13 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use weft_certs::authority::Authority;
-use weft_certs::leaf::renewal_delay;
+use weft_certs::identity::Identity;
+use weft_certs::renewal::{Renewal, SPREAD};
 use weft_certs::web;
 use weft_policy::spiffe::SpiffeId;
 
 use crate::config::{Certificate, Config};
+use crate::metrics::Metrics;
 
 /// The present certificate; clones share it.
 #[derive(Clone, Debug)]
@@ -58,42 +60,35 @@ impl Own {
         Ok(())
     }
 
-    /// Gets a certificate and keeps it fresh, for ever.
-    pub(crate) async fn keep(self, source: Source) {
+    /// Gets a certificate and keeps it fresh, for ever; `metrics` tell whom it trusts.
+    pub(crate) async fn keep(self, source: Source, metrics: Metrics) {
         match source {
             Source::Directory(directory) => self.watch(&directory).await,
-            Source::Authority(authority, id) => self.renew(&authority, &id).await,
+            Source::Authority(authority, id) => self.renew(*authority, id, metrics).await,
         }
     }
 
-    async fn renew(&self, authority: &Authority, id: &SpiffeId) {
-        let mut delay = FIRST_RETRY;
+    async fn renew(&self, authority: Authority, id: SpiffeId, metrics: Metrics) {
+        let mut renewal = Renewal::new(authority, id.clone(), SPREAD);
         loop {
-            match Box::pin(self.request(authority, id)).await {
-                Ok(wait) => {
-                    delay = FIRST_RETRY;
-                    info!(%id, ?wait, "certificate");
-                    tokio::time::sleep(wait).await;
-                }
-                Err(error) => {
-                    warn!(error = format!("{error:#}"), retry = ?delay, "no new certificate");
-                    tokio::time::sleep(delay.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
-                    delay = (delay * 2).min(LONGEST_RETRY);
-                }
+            let renewed = Box::pin(renewal.next()).await.map_err(anyhow::Error::from);
+            let shown = renewed.and_then(|renewed| {
+                let identity = renewed.into_identity();
+                self.show(&identity)?;
+                metrics.identity(&identity);
+                Ok(identity.root_fingerprints())
+            });
+            match shown {
+                Ok(roots) => info!(%id, ?roots, "certificate"),
+                Err(error) => warn!(error = format!("{error:#}"), "no new certificate"),
             }
         }
     }
 
-    async fn request(&self, authority: &Authority, id: &SpiffeId) -> anyhow::Result<Duration> {
-        let identity = authority.request(id).await?;
-        let bundle = identity.trust.bundle(&id.trust_domain());
+    fn show(&self, identity: &Identity) -> anyhow::Result<()> {
+        let bundle = identity.trust.bundle(&identity.leaf.id().trust_domain());
         let roots = bundle.context("find our own roots")?.to_pem();
-        self.set(identity.leaf.certified_key(), roots)?;
-        Ok(renewal_delay(
-            &identity.leaf,
-            SystemTime::now(),
-            fastrand::f64(),
-        ))
+        self.set(identity.leaf.certified_key(), roots)
     }
 
     async fn watch(&self, directory: &Path) {
@@ -190,6 +185,4 @@ impl Files {
     }
 }
 
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LONGEST_RETRY: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
