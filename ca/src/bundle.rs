@@ -139,10 +139,12 @@ impl Bundle {
         match self.true_texts().await {
             Ok(Some(now)) => *texts = now,
             Ok(None) => {}
-            Err(error) => {
+            Err(error @ (SecretError::Slow | SecretError::Call(_))) => {
                 warn!(%error, cause = ?std::error::Error::source(&error), "roots not written yet");
-                return Some(Instant::now() + RETRY);
+                return Some(Instant::now() + RETRY.mul_f64(1.0 + fastrand::f64()));
             }
+            // What cannot be used there is not what we sign with.
+            Err(_unusable) => *texts = Texts::of(self.authority.issuer.load().bundle(), None),
         }
         let wrong = known.wrong(&self.namespace, texts);
         paces.retain(|_, pace| pace.last.elapsed() < FORGET);

@@ -186,11 +186,13 @@ impl Kept {
         if Instant::now() < self.due {
             return Ok(None);
         }
-        self.due = Instant::now() + LOOK;
+        // Soon again, unless all goes well.
+        self.due = Instant::now() + RETRY;
         let Some(secret) = self.store.read().await? else {
             self.store.put_back(&self.last).await?;
             return Ok(None);
         };
+        self.due = Instant::now() + LOOK;
         let read = material(&secret)?;
         if read == *known {
             self.last = secret;

@@ -80,7 +80,9 @@ async fn runs_there(client: &Client, node: &str, account: &Account) -> Result<()
         "spec.nodeName={node},spec.serviceAccountName={},status.phase!=Failed,status.phase!=Succeeded",
         account.name
     );
-    let found = pods.list(&ListParams::default().fields(&fields)).await?;
+    let found = pods
+        .list(&ListParams::default().fields(&fields).limit(1))
+        .await?;
     match found.items.is_empty() {
         false => Ok(()),
         true => Err(NodeError::NotThere {

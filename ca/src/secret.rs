@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
@@ -28,13 +28,17 @@ use crate::store::Material;
 pub(crate) struct SecretStore {
     api: Api<Secret>,
     name: String,
+    /// The ConfigMap of our own namespace with the roots, if there is to be one: it tells whether there was a root before.
+    told: Option<(Api<ConfigMap>, String)>,
 }
 
 impl SecretStore {
-    pub(crate) fn new(client: Client, namespace: &str, name: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str, name: &str, told: Option<&str>) -> Self {
+        let told = told.map(|told| (Api::namespaced(client.clone(), namespace), told.to_owned()));
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
+            told,
         }
     }
 
@@ -46,6 +50,7 @@ impl SecretStore {
         if let Some(secret) = self.read().await? {
             return Ok(secret);
         }
+        self.may_make().await?;
         let issuer = Issuer::generate(domain).map_err(SecretError::Make)?;
         match self.create(&secret_of(&self.name, &issuer)).await? {
             Created::ByUs => info!(secret = self.name, %domain, "root created"),
@@ -53,6 +58,22 @@ impl SecretStore {
         }
         // Whoever made it.
         self.read().await?.ok_or(SecretError::Gone)
+    }
+
+    /// A Secret of another name is somebody else's to make. And where roots were told already there was one: a second root would divide the mesh.
+    async fn may_make(&self) -> Result<(), SecretError> {
+        if self.name != US {
+            return Err(SecretError::NotOurs);
+        }
+        let Some((maps, name)) = &self.told else {
+            return Ok(());
+        };
+        let map = in_time(maps.get_opt(name)).await?;
+        let told = map.and_then(|map| map.data);
+        match told.is_some_and(|told| !told.is_empty()) {
+            true => Err(SecretError::Lost),
+            false => Ok(()),
+        }
     }
 
     /// Reads the Secret.
@@ -82,8 +103,9 @@ impl SecretStore {
             annotations: was.metadata.annotations.clone(),
             ..ObjectMeta::default()
         };
-        self.create(&secret).await?;
-        warn!(secret = self.name, "the Secret was deleted, it is put back");
+        if let Created::ByUs = self.create(&secret).await? {
+            warn!(secret = self.name, "the Secret was deleted, it is put back");
+        }
         Ok(())
     }
 
@@ -147,7 +169,10 @@ pub(crate) fn material(secret: &Secret) -> Result<Material, SecretError> {
     let further = |key: &'static str| text(key).unwrap_or_default();
     let sequence = secret.metadata.annotations.as_ref();
     let sequence = sequence.and_then(|annotations| annotations.get(SEQUENCE)?.parse().ok());
-    if text(ISTIO[0]).is_some() && text("tls.crt").is_none() {
+    if text(ISTIO[0]).is_some() && text("tls.crt").is_some() {
+        return Err(SecretError::TwoForms);
+    }
+    if text(ISTIO[0]).is_some() {
         return Ok(Material {
             chain: without_repetition(&format!("{}{}", required(ISTIO[0])?, further(ISTIO[2])))?,
             key: required(ISTIO[1])?,
@@ -241,6 +266,17 @@ pub(crate) enum SecretError {
     Call(#[source] Box<kube::Error>),
     #[error("the Secret is gone")]
     Gone,
+    #[error(
+        "the Secret is gone, though the ConfigMap with the roots says that there was one: put it back from a copy, or \
+         delete that ConfigMap to give the mesh another root"
+    )]
+    Lost,
+    #[error("the Secret is not there, and only one that is called weft-ca is made here")]
+    NotOurs,
+    #[error(
+        "the Secret has both tls.crt and ca-cert.pem: which of them signs is not to be guessed"
+    )]
+    TwoForms,
     #[error("the Secret has no {key}")]
     Missing { key: &'static str },
     #[error("the Secret's certificates cannot be read")]

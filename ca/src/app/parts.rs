@@ -84,7 +84,12 @@ async fn issuer(
         }
         IssuerPlace::Secret(name) => {
             let client = client.context(NO_CLIENT)?.clone();
-            let store = SecretStore::new(client, &config.namespace, name);
+            let store = SecretStore::new(
+                client,
+                &config.namespace,
+                name,
+                config.bundle_config_map.as_deref(),
+            );
             let read = Keeper::of_secret(store.clone(), domain).await;
             let place = || format!("read the Secret {}/{name}", config.namespace);
             let (keeper, issuer) = read.with_context(place)?;

@@ -31,11 +31,10 @@ pub struct Reviewer {
     known: Mutex<HashMap<[u8; 32], Answer>>,
 }
 
-/// What was said of a token.
+/// What was said of a good token.
 struct Answer {
     at: Instant,
-    /// Nobody, if it was refused.
-    caller: Option<Caller>,
+    caller: Caller,
 }
 
 impl Reviewer {
@@ -65,16 +64,17 @@ impl Reviewer {
         let hash = digest(token.as_bytes());
         if let Some(known) = self.remembered(&hash) {
             self.metrics.reviewed("remembered");
-            return known.ok_or_else(|| TokenError::Refused {
-                reason: "it was refused a moment ago".to_owned(),
-            });
+            return Ok(known);
         }
         let status = self.review(token).await;
         let status = status.inspect_err(|_| self.metrics.reviewed("failed"))?;
         let caller = self.read(status);
         let result = if caller.is_ok() { "good" } else { "refused" };
         self.metrics.reviewed(result);
-        self.remember(hash, caller.as_ref().ok().cloned());
+        // Refusals are not remembered: they would push out those who are good.
+        if let Ok(caller) = &caller {
+            self.remember(hash, caller.clone());
+        }
         caller
     }
 
@@ -115,13 +115,13 @@ impl Reviewer {
         Ok(Caller { id, pod: Some(pod) })
     }
 
-    fn remembered(&self, hash: &[u8; 32]) -> Option<Option<Caller>> {
+    fn remembered(&self, hash: &[u8; 32]) -> Option<Caller> {
         let known = self.known.lock();
         let answer = known.get(hash)?;
         (answer.at.elapsed() < REMEMBER).then(|| answer.caller.clone())
     }
 
-    fn remember(&self, hash: [u8; 32], caller: Option<Caller>) {
+    fn remember(&self, hash: [u8; 32], caller: Caller) {
         let mut known = self.known.lock();
         if known.len() >= MAX_KNOWN {
             known.retain(|_, answer| answer.at.elapsed() < REMEMBER);
