@@ -16,4 +16,6 @@ mod api_server;
 mod authority;
 mod ca;
 mod discovery;
+mod injector;
 mod subscriber;
+mod webhook;
