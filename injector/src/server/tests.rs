@@ -50,7 +50,7 @@ async fn running() -> Running {
     let address = listener.local_addr().unwrap();
     let mut shown = own.roots();
     let tasks = TaskTracker::new();
-    tasks.spawn_local(own.keep(source));
+    tasks.spawn_local(own.keep(source, Metrics::new().unwrap()));
     tasks.spawn_local(server.run(listener));
     shown.changed().await.unwrap();
     Running {
