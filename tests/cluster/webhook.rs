@@ -163,11 +163,11 @@ impl Webhook {
     ) -> Result<Value, String> {
         let object: DynamicObject = serde_json::from_value(object).unwrap();
         let api = self.api.api(version, kind, Some(namespace));
-        match api.create(&PostParams::default(), &object).await {
-            Ok(made) => Ok(serde_json::to_value(made).unwrap()),
-            Err(kube::Error::Api(status)) => Err(status.message),
-            Err(error) => panic!("{error}"),
+        let made = api.create(&PostParams::default(), &object).await;
+        if let Err(kube::Error::Api(status)) = made {
+            return Err(status.message);
         }
+        Ok(serde_json::to_value(made.unwrap()).unwrap())
     }
 }
 
