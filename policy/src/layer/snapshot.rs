@@ -21,7 +21,7 @@ pub fn write(layers: &[Layer]) -> String {
     Node { kind, line: 0 }.json()
 }
 
-/// Reads what [`write`] wrote. A kind that is not known is of a newer injector, and left out.
+/// Reads what [`write()`] wrote. A kind that is not known is of a newer injector, and left out.
 ///
 /// # Errors
 /// All that is wrong with it.
