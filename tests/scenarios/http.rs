@@ -861,6 +861,21 @@ async fn an_answer_may_come_before_the_request_is_whole() {
         .send("POST /early HTTP/1.1\r\nhost: orders\r\ncontent-length: 1000\r\n\r\nfirst")
         .await;
     assert_eq!(client.answer().await.text(), "early");
+    // What nobody read is dropped, and the connection goes on.
+    client.send([b'x'; 995]).await;
+    assert_eq!(client.post("orders", "/", b"more").await.text(), "more");
+    client
+        .send("POST /early HTTP/1.1\r\nhost: orders\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+        .await;
+    assert_eq!(client.answer().await.text(), "early");
+    client.send("4\r\nlast\r\n0\r\n\r\n").await;
+    assert_eq!(client.get("orders", "/").await.text(), "");
+    // Not where that would cost more than another one.
+    client
+        .send("POST /early HTTP/1.1\r\nhost: orders\r\ncontent-length: 10000000\r\n\r\nfirst")
+        .await;
+    assert_eq!(client.answer().await.text(), "early");
+    assert!(client.rest().await.is_empty());
 
     let client = Http2::connect(pair.web.outbound).await;
     let request = Request::post("http://orders/early").body(()).unwrap();

@@ -181,11 +181,7 @@ impl Server<'_> {
         let call = Box::pin(service.call(request, interim));
         let answer = self.wait(call).await?;
         let response = answer.unwrap_or_else(|| service.refuse(Reject::BodyTimeout, Caller::Http));
-        let finished = self.conn.borrow().decoder.is_done();
-        let after = if keep_alive
-            && finished_or_streaming(finished, response.body())
-            && !self.lifetime.is_over()
-        {
+        let after = if keep_alive && self.can_go_on(response.body()) && !self.lifetime.is_over() {
             After::KeepAlive
         } else {
             After::Close
@@ -200,8 +196,7 @@ impl Server<'_> {
             after,
         };
         let after = self.answer(&head, &mut body, asked).await?;
-        let finished = self.conn.borrow().decoder.is_done();
-        Ok(if after == After::KeepAlive && finished {
+        Ok(if after == After::KeepAlive && self.drop_rest().await {
             Next::Message
         } else {
             Next::Close
@@ -252,11 +247,6 @@ impl Server<'_> {
         })
         .await
     }
-}
-
-/// An answer of our own to a request whose body is unread ends the connection; one that streams may still read it.
-fn finished_or_streaming(finished: bool, body: &Body) -> bool {
-    finished || !body.is_own()
 }
 
 fn take_head(conn: &mut Conn, limits: &Limits) -> Result<Option<RequestHead>, ServeError> {

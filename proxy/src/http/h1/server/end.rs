@@ -7,8 +7,10 @@ use bytes::Buf;
 use http::{Method, Version};
 use tokio::time::Duration;
 
+use super::super::decode::Decoded;
 use super::super::encode::{After, Asked};
 use super::{Next, ServeError, Server, Service};
+use crate::http::body::Body;
 use crate::http::malformed::Malformed;
 use crate::http::upgrade;
 use crate::reject::{Caller, Reject};
@@ -70,6 +72,52 @@ impl Server<'_> {
         self.answer(&head, &mut body, asked).await?;
         self.close().await?;
         Err(error)
+    }
+
+    /// Whether another request may follow this answer, as far as is known when its head is written. Where it streams,
+    /// its sender may still read the request. A client that still waits to be told to continue may send the content or
+    /// not (RFC 9110 section 10.1.1), so that what it sends next could not be told apart.
+    pub(super) fn can_go_on(&self, answer: &Body) -> bool {
+        let whole = if answer.is_own() {
+            self.drop_buffered().is_ok_and(|whole| whole)
+        } else {
+            self.conn.borrow().decoder.is_done()
+        };
+        whole || !(answer.is_own() || self.conn.borrow().owes_continue)
+    }
+
+    /// Drops what has come of content that nobody reads any more; tells whether that was all of it.
+    fn drop_buffered(&self) -> Result<bool, Malformed> {
+        let conn = &mut *self.conn.borrow_mut();
+        while let Decoded::Frame(_) = conn.decoder.decode(&mut conn.input)? {}
+        Ok(conn.decoder.is_done())
+    }
+
+    /// Reads and drops the rest of a request that was answered before it had come whole, where that is cheaper than
+    /// another connection; tells whether the next request can follow.
+    pub(super) async fn drop_rest(&mut self) -> bool {
+        if self.conn.borrow().decoder.is_done() {
+            return true;
+        }
+        let rest = poll_fn(|cx| {
+            let mut dropped = 0;
+            loop {
+                match self.drop_buffered() {
+                    Ok(false) => {}
+                    done => return Poll::Ready(done.is_ok()),
+                }
+                let conn = &mut *self.conn.borrow_mut();
+                let left = conn.decoder.remaining().unwrap_or_default();
+                if conn.eof || left > LINGER_BYTES as u64 || dropped > LINGER_BYTES {
+                    return Poll::Ready(false);
+                }
+                let Ok(count) = ready!(conn.poll_fill(cx)) else {
+                    return Poll::Ready(false);
+                };
+                dropped += count;
+            }
+        });
+        tokio::time::timeout(LINGER, rest).await.unwrap_or(false)
     }
 
     /// Ends the connection so that the last answer arrives: first our end, then what the other side still sends is read
