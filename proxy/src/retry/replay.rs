@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::http::body::{Body, BodyError, Frame, Source};
-use crate::http::h2::server::STREAM_WINDOW;
+use crate::http::h2::STREAM_WINDOW;
 
 /// The body of all attempts.
 #[derive(Clone)]

@@ -17,6 +17,7 @@ use tracing::debug;
 use super::batch::{Batch, Watched, gather};
 use super::body::{InFlight, Incoming, Pump, PumpError};
 use super::meter::Meter;
+use super::{CONNECTION_WINDOW, SMALL_FRAMES, STREAM_WINDOW};
 use crate::http::Limits;
 use crate::http::body::{Body, Source};
 use crate::http::failure::{Failure, Processed, SendError};
@@ -217,6 +218,7 @@ fn builder(limits: &Limits) -> Builder {
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(SMALL_FRAMES)
         .max_send_buffer_size(STREAM_WINDOW as usize);
     builder
 }
@@ -253,7 +255,5 @@ async fn keep_alive(
 }
 
 const INITIAL_STREAMS: usize = 100;
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -16,6 +16,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use super::batch::{Batch, Watched, gather};
 use super::body::{Arrival, Incoming, Pump, PumpError};
 use super::meter::{Flood, Meter};
+use super::{CONNECTION_WINDOW, SMALL_FRAMES, STREAM_WINDOW};
 use crate::drain::Lifetime;
 use crate::http::Limits;
 use crate::http::body::{Body, Source};
@@ -193,6 +194,7 @@ fn builder(limits: &Limits) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
         .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .data_frame_budget(SMALL_FRAMES)
         .max_send_buffer_size(STREAM_WINDOW as usize);
     builder
 }
@@ -368,10 +370,6 @@ async fn answer(
     Some(Pump::new(stream, body))
 }
 
-/// Bytes one stream may be ahead of its reader.
-pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
-/// Bytes one connection may be ahead of its readers.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Streams that were reset and are still remembered.
 const MAX_RESET_STREAMS: usize = 50;
 /// How long a client that is sent away has to read why.
