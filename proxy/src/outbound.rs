@@ -180,7 +180,7 @@ impl Outbound {
         interim: &Interim,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Reject> {
-        let route = self.route(&request).await?;
+        let route = self.route(&request, exchange.start()).await?;
         // Who is called for the first time has told us just now how.
         let policy = self.cx.worker.policies.current();
         exchange.to(route.facts(None));

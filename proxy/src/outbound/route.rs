@@ -43,12 +43,15 @@ pub(super) struct LastCalled {
 
 impl Outbound {
     /// The service a request is for.
-    pub(super) async fn route(&self, request: &Request<Body>) -> Result<Route, Reject> {
+    pub(super) async fn route(
+        &self,
+        request: &Request<Body>,
+        now: Instant,
+    ) -> Result<Route, Reject> {
         if let Some(OrigDst(address)) = self.original {
             return self.route_address(address).await;
         }
         let called = request.headers().get(HOST);
-        let now = Instant::now();
         if let Some(last) = &*self.last.borrow()
             && now < last.until
             && called == Some(&last.host)

@@ -18,19 +18,18 @@ use crate::retry::{Failed, Outcome};
 /// Reads from an attempt's outcome what it says of the endpoint.
 pub(super) fn judge(sent: Sent, picked: Option<&Picked>, until: Option<Deadline>) -> Outcome {
     let endpoint = picked.map(|picked| picked.id);
-    let now = Instant::now();
     match sent {
         Sent::NotConnected(error) => {
             debug!(%error, "attempt has no connection");
             if let Some(picked) = picked {
-                picked.take_out(now, UNREACHABLE_FOR);
+                picked.take_out(Instant::now(), UNREACHABLE_FOR);
             }
             failed(error.reject(), endpoint)
         }
         Sent::Failed(failed) => Outcome::Failed(blamed(failed, picked)),
         Sent::Answer(answer) => match picked.filter(|picked| picked.identity.is_some()) {
             None => Outcome::Answer { answer, endpoint },
-            Some(picked) => read_marks(answer, picked, now, until),
+            Some(picked) => read_marks(answer, picked, until),
         },
     }
 }
@@ -44,16 +43,12 @@ pub(super) fn late(whose: Reject, picked: Option<&Picked>) -> Outcome {
 }
 
 /// Marks count only from an endpoint whose identity was verified.
-fn read_marks(
-    answer: Response<Body>,
-    picked: &Picked,
-    now: Instant,
-    until: Option<Deadline>,
-) -> Outcome {
+fn read_marks(answer: Response<Body>, picked: &Picked, until: Option<Deadline>) -> Outcome {
     let endpoint = Some(picked.id);
     if !headers::has_any(answer.headers(), &headers::OF_THE_MESH) {
         return Outcome::Answer { answer, endpoint };
     }
+    let now = Instant::now();
     if answer.headers().contains_key(headers::DRAINING) {
         picked.take_out(now, DRAINING_FOR);
     }
