@@ -105,12 +105,13 @@ async fn retries_do_not_become_the_load() {
     assert!((600..800).contains(&count), "500 requests became {count}");
 }
 
-/// A port on which nobody listens.
+/// A port on which nobody listens, and which nobody else is given: it stays bound.
 fn nobody() -> std::net::SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 #[tokio::test]

@@ -101,6 +101,7 @@ async fn what_is_left_of_a_body_after_an_early_answer_is_no_request() {
         // The rest comes late, and looks like a request.
         let rest = [&vec![b'x'; 100][..], smuggled.as_bytes()].concat();
         let _gone = client.try_send(rest).await;
+        client.finish_quietly().await;
         let more = client.rest().await;
         assert!(
             !more.windows(4).any(|part| part == b"HTTP"),
