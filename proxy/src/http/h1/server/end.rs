@@ -78,11 +78,7 @@ impl Server<'_> {
     /// its sender may still read the request. A client that still waits to be told to continue may send the content or
     /// not (RFC 9110 section 10.1.1), so that what it sends next could not be told apart.
     pub(super) fn can_go_on(&self, answer: &Body) -> bool {
-        let whole = if answer.is_own() {
-            self.drop_buffered().is_ok_and(|whole| whole)
-        } else {
-            self.conn.borrow().decoder.is_done()
-        };
+        let whole = self.conn.borrow().decoder.is_done();
         whole || !(answer.is_own() || self.conn.borrow().owes_continue)
     }
 
