@@ -22,6 +22,8 @@ use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::record::Direction;
 use crate::tls::{self, Speaks};
 
+pub(crate) mod accepted;
+
 /// Whom to connect to, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {

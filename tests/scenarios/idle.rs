@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use weft_tests::app::{App, read_head};
 use weft_tests::client::{Answer, Http1};
 use weft_tests::eventually::eventually;
@@ -132,4 +132,37 @@ async fn an_app_that_closes_after_every_fifth_answer_costs_nobody_an_error() {
         .await;
     }
     assert!(twice(&seen).is_empty(), "sent twice: {:?}", twice(&seen));
+}
+
+#[tokio::test]
+async fn a_post_that_an_app_left_unread_when_it_closed_goes_over_another_connection() {
+    let seen = Seen::default();
+    let counted = Arc::clone(&seen);
+    let app = App::tcp(move |mut io| {
+        let counted = Arc::clone(&counted);
+        async move {
+            serve_once(&mut io, &counted).await;
+            // Its goodbye crosses the next request, which it never reads; the kernel tells of that when the socket is gone.
+            let _readable = io.readable().await;
+            let _ = io.shutdown().await;
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let pair = Pair::new(app);
+    let mut client = Http1::connect(pair.web.outbound).await;
+    for number in 0..20_u32 {
+        let answer = client.post("orders", &format!("/{number}"), b"once").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let seen = seen.lock();
+    assert!(seen.len() == 20 && seen.values().all(|times| *times == 1));
+}
+
+async fn serve_once(io: &mut TcpStream, seen: &Seen) {
+    let head = read_head(io).await.unwrap();
+    let mut body = [0; 4];
+    io.read_exact(&mut body).await.unwrap();
+    let line = head.lines().next().unwrap_or_default().to_owned();
+    *seen.lock().entry(line).or_default() += 1;
+    io.write_all(ANSWER).await.unwrap();
 }

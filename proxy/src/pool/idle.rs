@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::{Lane, Open};
-use crate::connect::{ConnectError, Connected};
+use crate::connect::{ConnectError, Connected, accepted};
 use crate::http::h1;
 use crate::http::h1::body::Home;
 use crate::http::h1::conn::{Conn, Shared};
@@ -68,6 +68,9 @@ impl Lane {
             },
             opened => opened?,
         };
+        if fresh {
+            self.accepted(&connected).await?;
+        }
         let mut conn = Conn::new(connected.io, BytesMut::new());
         conn.expires = connected.expires;
         conn.open = Some(open);
@@ -77,6 +80,18 @@ impl Lane {
             home: Some(home),
             limits: self.config.limits,
             tasks: self.tasks.clone(),
+        })
+    }
+
+    /// Where a kept connection failed or is not trusted the other side may be leaving: a new one is used once it is accepted.
+    async fn accepted(&self, connected: &Connected) -> Result<(), ConnectError> {
+        if connected.io.secure() {
+            return Ok(());
+        }
+        let waited = accepted::wait(connected.io.socket()).await;
+        waited.map_err(|source| ConnectError::Tcp {
+            endpoint: self.target.address,
+            source,
         })
     }
 

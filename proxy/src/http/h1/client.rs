@@ -51,7 +51,10 @@ impl Client {
         interim: &Interim,
     ) -> Result<Response<Body>, Failure> {
         let mut call = Call::new(&self, head, body, interim);
-        let answer = poll_fn(|cx| call.poll(cx)).await;
+        let mut answer = poll_fn(|cx| call.poll(cx)).await;
+        if let Err(failure) = &mut answer {
+            call.settle(failure).await;
+        }
         // The call's hold on the connection ends here: a connection that switches protocols has one owner.
         let Call { conn, upload, .. } = call;
         drop(conn);
@@ -199,6 +202,18 @@ impl<'a> Call<'a> {
                     );
                     return Poll::Ready(Err(failure));
                 }
+            }
+        }
+    }
+
+    /// An app that closes with our request unread says FIN first and the reset that tells of it a moment later.
+    async fn settle(&self, failure: &mut Failure) {
+        let riddle =
+            failure.processed == Processed::Maybe && matches!(failure.error, SendError::Closed);
+        if riddle && !self.answered {
+            sleep(RESET_COMES_WITHIN).await;
+            if took_nothing(&self.conn.borrow()) {
+                failure.processed = Processed::No;
             }
         }
     }
@@ -374,5 +389,7 @@ impl Upload {
 
 /// What of a body is sent before its endpoint has said anything: all of most bodies.
 const FREE_BYTES: usize = 32 * 1024;
+/// A FIN and the reset that follows it leave one call of the app's; the rest is for the scheduler.
+const RESET_COMES_WITHIN: Duration = Duration::from_millis(5);
 /// Envoy and curl wait this long for `100 Continue` too.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
