@@ -3,6 +3,7 @@
 //! It is the Kustomize base and its overlays in `manifests`, which are built into this program, with values filled in. Nothing here
 //! changes a cluster.
 
+mod carried;
 mod difference;
 mod files;
 mod overlay;

@@ -431,10 +431,20 @@ fn upgrade(cluster: &Cluster) {
         "{}",
         text(&same.stdout)
     );
+    let begins_with = format!(
+        "image weft.dev/weft:{}, which is this version's\nkept from the installation: --set all.WEFT_LOG=debug\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(
+        text(&same.stdout).starts_with(&begins_with),
+        "{}",
+        text(&same.stdout)
+    );
     cluster.kubectl(
         &["delete", "configmap", "weft-old", "-n", "weft-system"],
         "",
     );
+    own_registry(cluster);
     let more = cluster.weft(&["upgrade", "--set", "injector.replicas=5"]);
     let (changes, manifests) = (text(&more.stderr), text(&more.stdout));
     assert!(changes.contains("Deployment weft-system/weft-injector: changes\n  - spec.replicas: 2\n  + spec.replicas: 5\n"), "{changes}");
@@ -456,6 +466,28 @@ fn upgrade(cluster: &Cluster) {
         "",
     );
     assert!(!bundle.is_empty());
+}
+
+/// An image that was given stays, and one that somebody else has put there does not; both are told.
+fn own_registry(cluster: &Cluster) {
+    let image = |image: &str| {
+        let words = ["set", "image", "-n", "weft-system", "deployment/weft-ca"];
+        cluster.kubectl(&[&words[..], &[&format!("weft-ca={image}")]].concat(), "");
+    };
+    image("registry.test/weft:0.0.1");
+    let told = text(&cluster.weft(&["upgrade", "--diff"]).stdout);
+    assert!(
+        told.contains("warning: image registry.test/weft:0.0.1 runs now and was not chosen"),
+        "{told}"
+    );
+    image(concat!("weft.dev/weft:", env!("CARGO_PKG_VERSION")));
+    let given = cluster.weft(&["upgrade", "--image", "registry.test/weft:0.0.1"]);
+    cluster.kubectl(&["apply", "-f", "-"], &text(&given.stdout));
+    let next = cluster.weft(&["upgrade", "--diff"]);
+    let told = text(&next.stdout);
+    let stays = "warning: image registry.test/weft:0.0.1 stays, as it was said at the installation";
+    assert!(told.starts_with(stays), "{told}");
+    assert!(told.contains(": 0 new, 0 change, "), "{told}");
 }
 
 fn uninstall(cluster: &Cluster, seeded: &Seeded) {

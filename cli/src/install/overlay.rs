@@ -20,6 +20,17 @@ pub(crate) enum Overlay {
     Dev,
 }
 
+impl Overlay {
+    /// As it is typed.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Ha => "ha",
+            Self::Dev => "dev",
+        }
+    }
+}
+
 /// What an overlay's `kustomization.yaml` says. Another key would be passed over here and not by Kustomize, so there may be none.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -15,7 +15,7 @@ struct Line {
     install: InstallArgs,
 }
 
-fn choices(words: &[&str]) -> Choices {
+pub(super) fn choices(words: &[&str]) -> Choices {
     let line = Line::try_parse_from(std::iter::once(&"weft").chain(words));
     line.unwrap_or_else(|mistake| panic!("{mistake}"))
         .install

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use serde_json::Value;
 
+use super::carried::Carried;
 use super::values::{Choices, RECORD};
 use super::{UpgradeArgs, difference, id, objects, yaml};
 use crate::kubectl::{Kubectl, items};
@@ -35,7 +36,8 @@ pub(crate) async fn upgrade(args: &UpgradeArgs) -> anyhow::Result<Plan> {
         .get(&["configmap", RECORD, "--namespace", NAMESPACE])
         .await?;
     let before = record.first().map(Choices::written_down).transpose()?;
-    let choices = args.choices.clone().over(before.unwrap_or_default());
+    let before = before.unwrap_or_default();
+    let choices = args.choices.clone().over(before.clone());
     let wanted = objects(&choices)?;
     let manifests = yaml::documents(&wanted);
     let there = there(&kubectl, &manifests).await?;
@@ -54,8 +56,13 @@ pub(crate) async fn upgrade(args: &UpgradeArgs) -> anyhow::Result<Plan> {
     let ours = kubectl
         .get(&[&[KINDS], labelled.as_slice()].concat())
         .await?;
+    let carried = Carried {
+        given: &args.choices,
+        before: &before,
+        there: &there,
+    };
     Ok(Plan {
-        changes: left(&ours, &planned) + &changes(&there, &planned),
+        changes: carried.told() + &left(&ours, &planned) + &changes(&there, &planned),
         manifests,
     })
 }

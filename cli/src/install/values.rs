@@ -80,6 +80,34 @@ impl Choices {
         }
     }
 
+    /// The image, if one was chosen.
+    pub(super) fn image(&self) -> Option<&str> {
+        self.image.as_deref()
+    }
+
+    /// What is asked for, as it would be typed.
+    pub(super) fn words(&self) -> Vec<String> {
+        let overlay = Some(self.overlay().name()).filter(|_| self.ha || self.overlay.is_some());
+        let flags = [
+            ("overlay", overlay),
+            ("image", self.image()),
+            ("trust-domain", self.trust_domain.as_deref()),
+            ("cluster-domain", self.cluster_domain.as_deref()),
+        ];
+        let flags = flags.into_iter();
+        let flags = flags.filter_map(|(flag, value)| Some(format!("--{flag} {}", quoted(value?))));
+        let settings = self.settings.iter();
+        let settings = settings.map(|one| format!("--set {}", quoted(&String::from(one.clone()))));
+        flags.chain(settings).collect()
+    }
+
+    /// What of `before` these leave as it is.
+    pub(super) fn kept_of(&self, before: &Self) -> Vec<String> {
+        let all = self.clone().over(before.clone()).words();
+        let now = self.words();
+        all.into_iter().filter(|word| !now.contains(word)).collect()
+    }
+
     /// These, and where they say nothing, those of before.
     pub(super) fn over(self, before: Self) -> Self {
         let overlay = match self.ha {
@@ -139,11 +167,8 @@ impl Choices {
             replace(deployment, "WEFT_CLUSTER_DOMAIN", domain);
         }
         for setting in &self.settings {
-            let meant = match setting.part {
-                Part::All => true,
-                Part::One(part) => named(deployment).strip_prefix("weft-") == Some(part),
-            };
-            if meant {
+            let part = named(deployment).strip_prefix("weft-");
+            if part.is_some_and(|part| setting.of(part)) {
                 setting.fill(deployment);
             }
         }
@@ -162,6 +187,14 @@ impl Choices {
 }
 
 impl Setting {
+    /// Whether it is meant for this part.
+    fn of(&self, part: &str) -> bool {
+        match self.part {
+            Part::All => true,
+            Part::One(one) => one == part,
+        }
+    }
+
     fn fill(&self, deployment: &mut Value) {
         let resources = format!("{CONTAINER}/resources");
         let (place, key) = match self.name.as_str() {
@@ -234,6 +267,15 @@ impl From<Setting> for String {
 fn hint(name: &str) -> String {
     let near = nearest(name, NAMES);
     near.map_or_else(String::new, |near| format!("; did you mean {near}?"))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |one: char| one.is_ascii_alphanumeric() || "_./:=@,%+-".contains(one);
+    match word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 /// Sets a variable where there is one of that name.
