@@ -63,6 +63,9 @@ pub(crate) fn install(args: &InstallArgs) -> anyhow::Result<String> {
 fn objects(choices: &Choices) -> anyhow::Result<Vec<Value>> {
     let mut objects = files::base()?;
     overlay::patch(&mut objects, choices.overlay())?;
+    if choices.trusts_nodes() {
+        objects.extend(files::ztunnel()?);
+    }
     choices.fill(&mut objects)?;
     Ok(objects)
 }

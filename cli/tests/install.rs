@@ -491,12 +491,23 @@ fn own_registry(cluster: &Cluster) {
 }
 
 fn uninstall(cluster: &Cluster, seeded: &Seeded) {
+    roots(cluster, &seeded.plain, "weft-ca");
+    roots(cluster, &seeded.meshed, "trust-manager");
+    cluster.kubectl(
+        &["apply", "-f", &manifests("ztunnel/ca-pods-rbac.yaml")],
+        "",
+    );
     let printed = cluster.weft(&["uninstall"]);
     let warnings = text(&printed.stderr);
-    assert!(
-        warnings.contains(&format!("namespace {} is still in the mesh", seeded.meshed)),
-        "{warnings}"
-    );
+    for want in [
+        format!("namespace {} is still in the mesh", seeded.meshed),
+        format!(
+            "ConfigMap {}/weft-ca-root looks like a part of weft",
+            seeded.meshed
+        ),
+    ] {
+        assert!(warnings.contains(&want), "{want}: {warnings}");
+    }
     let said = cluster.kubectl(
         &["delete", "--dry-run=server", "-f", "-"],
         &text(&printed.stdout),
@@ -505,8 +516,25 @@ fn uninstall(cluster: &Cluster, seeded: &Seeded) {
         "mutatingwebhookconfiguration",
         "deployment.apps \"weft-ca\"",
         "namespace \"weft-system\"",
-        "clusterrole",
+        "clusterrole.rbac.authorization.k8s.io \"weft-ca-pods\"",
+        "clusterrolebinding.rbac.authorization.k8s.io \"weft-ca-pods\"",
+        "configmap \"weft-ca-root\"",
     ] {
         assert!(said.contains(want), "{want}: {said}");
     }
+    let bundles = said
+        .lines()
+        .filter(|line| line.contains("\"weft-ca-root\""));
+    assert_eq!(bundles.count(), 1, "{said}");
+    cluster.kubectl(
+        &["delete", "-f", &manifests("ztunnel/ca-pods-rbac.yaml")],
+        "",
+    );
+}
+
+/// A ConfigMap with roots, as whoever manages it writes it.
+fn roots(cluster: &Cluster, namespace: &str, manager: &str) {
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "weft-ca-root", "namespace": namespace,
+            "labels": {"app.kubernetes.io/part-of": "weft", "app.kubernetes.io/managed-by": manager}}}));
 }

@@ -79,13 +79,31 @@ pub(super) const DEV: [File; 2] = [
     ),
 ];
 
+/// The component `ztunnel`: what the authority may do besides where proxies of nodes take certificates from it.
+const ZTUNNEL: File = (
+    "ca-pods-rbac.yaml",
+    include_str!("../../../manifests/ztunnel/ca-pods-rbac.yaml"),
+);
+
 /// The objects of the base.
 ///
 /// # Errors
 /// None that a test has not found.
 pub(super) fn base() -> anyhow::Result<Vec<Value>> {
+    read(BASE)
+}
+
+/// The objects that the component `ztunnel` adds.
+///
+/// # Errors
+/// None that a test has not found.
+pub(super) fn ztunnel() -> anyhow::Result<Vec<Value>> {
+    read(&[ZTUNNEL])
+}
+
+fn read(files: &[File]) -> anyhow::Result<Vec<Value>> {
     let mut objects = Vec::new();
-    for (name, text) in BASE {
+    for (name, text) in files {
         let documents: Vec<Value> =
             serde_saphyr::from_multiple(text).with_context(|| format!("read {name}"))?;
         objects.extend(documents);

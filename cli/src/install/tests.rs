@@ -167,6 +167,21 @@ fn values_are_filled_in_where_they_belong() {
 }
 
 #[test]
+fn rights_for_proxies_of_nodes_come_with_their_setting_alone() {
+    let count = |words: &[&str]| {
+        let objects = installed(words);
+        let all = objects
+            .iter()
+            .map(id)
+            .filter(|id| id.ends_with(" weft-ca-pods"));
+        all.count()
+    };
+    assert_eq!(count(&[]), 0);
+    let nodes = "ca.WEFT_CA_TRUSTED_NODE_ACCOUNTS=istio-system/ztunnel";
+    assert_eq!(count(&["--set", nodes]), 2);
+}
+
+#[test]
 fn what_was_chosen_is_written_down_and_an_upgrade_begins_with_it() {
     let objects = installed(&[
         "--ha",

@@ -9,7 +9,7 @@ use super::carried::Carried;
 use super::values::{Choices, RECORD};
 use super::{UpgradeArgs, difference, id, objects, yaml};
 use crate::kubectl::{Kubectl, items};
-use crate::objects::name;
+use crate::objects::label;
 
 /// What an upgrade does.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ fn left(ours: &[Value], planned: &[Value]) -> String {
     let mut text = String::new();
     for object in ours {
         // The authority makes these, wherever they are needed.
-        let roots = name(object) == "weft-ca-root";
+        let roots = label(object, "app.kubernetes.io/managed-by") == Some("weft-ca");
         if !roots && !planned.iter().any(|one| id(one) == id(object)) {
             let _infallible = writeln!(
                 text,
@@ -122,7 +122,7 @@ fn changes(there: &[Value], planned: &[Value]) -> String {
 
 const NAMESPACE: &str = "weft-system";
 /// The kinds that a version may have had.
-const KINDS: &str = "serviceaccounts,configmaps,services,deployments.apps,poddisruptionbudgets.policy,networkpolicies.networking.k8s.io,\
+pub(super) const KINDS: &str = "serviceaccounts,configmaps,services,deployments.apps,poddisruptionbudgets.policy,networkpolicies.networking.k8s.io,\
     roles.rbac.authorization.k8s.io,rolebindings.rbac.authorization.k8s.io,clusterroles.rbac.authorization.k8s.io,\
     clusterrolebindings.rbac.authorization.k8s.io,priorityclasses.scheduling.k8s.io,mutatingwebhookconfigurations.admissionregistration.k8s.io";
 
@@ -145,7 +145,9 @@ mod tests {
     #[test]
     fn what_is_no_longer_a_part_of_it_is_told() {
         let object = |name: &str| json!({"kind": "ConfigMap", "metadata": {"name": name, "namespace": "weft-system"}});
-        let ours = [object("a"), object("old"), object("weft-ca-root")];
+        let mut roots = object("weft-ca-root");
+        roots["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "weft-ca"});
+        let ours = [object("a"), object("old"), roots];
         let want = "ConfigMap weft-system/old: is no longer a part of it; delete it afterwards\n";
         assert_eq!(left(&ours, &[object("a")]), want);
     }

@@ -85,6 +85,12 @@ impl Choices {
         self.image.as_deref()
     }
 
+    /// Whether proxies of nodes get certificates, for which the authority must be allowed to look up where pods run.
+    pub(super) fn trusts_nodes(&self) -> bool {
+        let mut settings = self.settings.iter();
+        settings.any(|one| one.of("ca") && one.name == "WEFT_CA_TRUSTED_NODE_ACCOUNTS")
+    }
+
     /// What is asked for, as it would be typed.
     pub(super) fn words(&self) -> Vec<String> {
         let overlay = Some(self.overlay().name()).filter(|_| self.ha || self.overlay.is_some());
