@@ -20,7 +20,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use self::finding::Findings;
-use self::seen::Seen;
+use self::seen::{Installed, Seen};
 use crate::explain::Output;
 use crate::kubectl::{ClusterArgs, Kubectl};
 
@@ -54,7 +54,7 @@ pub(crate) async fn run(args: &CheckArgs) -> Checked {
     let mut findings = Findings::default();
     if before::reach(&kubectl, &mut findings).await {
         let seen = Seen::look(&kubectl, args.namespace.as_deref(), &mut findings).await;
-        if args.before || !seen.installed() {
+        if args.before || seen.installed() != Installed::Yes {
             before::look(&kubectl, &seen, &mut findings).await;
         } else {
             after(&kubectl, &seen, &mut findings).await;

@@ -1,5 +1,8 @@
 //! How `weft` talks to a cluster: through `kubectl`, with its settings and its rights, and with deadlines.
 
+pub(crate) mod right;
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +12,8 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+
+use self::right::Right;
 
 /// Which cluster.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +51,16 @@ pub(crate) enum KubectlError {
         what: String,
         source: serde_json::Error,
     },
+}
+
+impl KubectlError {
+    /// The rights for want of which it failed; none where it failed for another reason.
+    pub(crate) fn missing(&self) -> BTreeSet<Right> {
+        match self {
+            Self::Failed { said, .. } => Right::missing(said),
+            _ => BTreeSet::new(),
+        }
+    }
 }
 
 impl Kubectl {

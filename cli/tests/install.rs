@@ -155,6 +155,21 @@ fn who_may_not_install_is_told_so_before() {
         !good.iter().any(|line| line.contains("you may not")),
         "{good:?}"
     );
+    let scratch = Scratch::new();
+    let file = kubeconfig_of(&cluster, "somebody", &scratch);
+    let found = cluster.found(&["--before", "--kubeconfig", &file]);
+    let refused = found
+        .iter()
+        .find(|line| line.starts_with("problem rights"))
+        .unwrap();
+    assert!(
+        refused.contains("you may not create namespaces, priorityclasses, clusterroles"),
+        "{refused}"
+    );
+}
+
+/// The same cluster as somebody who has no rights but those that a test gives.
+fn kubeconfig_of(cluster: &Cluster, user: &str, scratch: &Scratch) -> String {
     let config = cluster.kubectl(
         &[
             "config",
@@ -168,19 +183,10 @@ fn who_may_not_install_is_told_so_before() {
         "",
     );
     let mut config: Value = serde_json::from_str(&config).unwrap();
-    config["users"][0]["user"]["as"] = "somebody".into();
-    let scratch = Scratch::new();
+    config["users"][0]["user"]["as"] = user.into();
     let file = scratch.path().join("kubeconfig");
     std::fs::write(&file, config.to_string()).unwrap();
-    let found = cluster.found(&["--before", "--kubeconfig", file.to_str().unwrap()]);
-    let refused = found
-        .iter()
-        .find(|line| line.starts_with("problem rights"))
-        .unwrap();
-    assert!(
-        refused.contains("you may not create namespaces, priorityclasses, clusterroles"),
-        "{refused}"
-    );
+    file.to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -243,6 +249,7 @@ fn what_is_installed_is_checked_upgraded_and_removed() {
         "",
     );
     findings(&cluster, &seeded);
+    who_may_not_look(&cluster);
     trust(&cluster);
     versions(&cluster);
     upgrade(&cluster);
@@ -358,6 +365,46 @@ fn findings(cluster: &Cluster, seeded: &Seeded) {
         told.contains("\nwebhook\n") && told.contains("        -> "),
         "{told}"
     );
+}
+
+/// What may not be read is not taken for what is not there.
+fn who_may_not_look(cluster: &Cluster) {
+    let scratch = Scratch::new();
+    let file = kubeconfig_of(cluster, "half", &scratch);
+    let nothing = cluster.found(&["--kubeconfig", &file]);
+    let unknown = "whether one is there cannot be seen";
+    assert!(
+        nothing.iter().any(|line| line.contains(unknown)),
+        "{nothing:?}"
+    );
+    assert!(
+        !nothing.iter().any(|line| line.contains("is not there")),
+        "{nothing:?}"
+    );
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "half"},
+        "rules": [{"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"], "verbs": ["get"]}]});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "half"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "half"}, "subjects": [{"kind": "User", "name": "half", "apiGroup": "rbac.authorization.k8s.io"}]});
+    cluster.apply(&role);
+    cluster.apply(&binding);
+    let half = cluster.found(&["--kubeconfig", &file]);
+    for want in [
+        "warning cluster : not looked at, as you may not list deployments.apps in namespace weft-system",
+        "warning cluster : not looked at, as you may not list configmaps of the whole cluster",
+        "warning webhook a pod in default: not tried, as you may not create pods in namespace default",
+        "has no caBundle",
+    ] {
+        assert!(
+            half.iter().any(|line| line.contains(want)),
+            "{want}\n{}",
+            half.join("\n")
+        );
+    }
+    assert!(
+        !half.iter().any(|line| line.contains("is not there")),
+        "{half:?}"
+    );
+    cluster.kubectl(&["delete", "clusterrole,clusterrolebinding", "half"], "");
 }
 
 /// Which roots the API server trusts the injector by.
@@ -522,10 +569,21 @@ fn uninstall(cluster: &Cluster, seeded: &Seeded) {
     ] {
         assert!(said.contains(want), "{want}: {said}");
     }
-    let bundles = said
-        .lines()
-        .filter(|line| line.contains("\"weft-ca-root\""));
-    assert_eq!(bundles.count(), 1, "{said}");
+    let manifests_of = |namespace: &str| {
+        let line = format!("  namespace: {namespace}");
+        let doomed = text(&printed.stdout);
+        doomed.lines().filter(|one| *one == line).count()
+    };
+    assert_eq!(
+        (manifests_of(&seeded.plain), manifests_of(&seeded.meshed)),
+        (1, 0)
+    );
+    for namespace in [&seeded.plain, &seeded.meshed] {
+        cluster.kubectl(
+            &["delete", "configmap", "weft-ca-root", "-n", namespace],
+            "",
+        );
+    }
     cluster.kubectl(
         &["delete", "-f", &manifests("ztunnel/ca-pods-rbac.yaml")],
         "",

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::finding::Findings;
 use super::rights;
-use super::seen::Seen;
+use super::seen::{Installed, Seen};
 use crate::kubectl::Kubectl;
 use crate::objects::text;
 
@@ -65,25 +65,20 @@ fn version(answer: &Value, findings: &mut Findings) {
 /// Whether a mesh can be installed.
 pub(super) async fn look(kubectl: &Kubectl, seen: &Seen, findings: &mut Findings) {
     rights::look(kubectl, findings).await;
-    if findings.bad_in(AREA) && !seen.installed() {
-        let what = "whether one is there cannot be seen".to_owned();
-        findings.warning(
-            "installation",
-            "",
-            (what, "ask for the right to read what is named above"),
-        );
-    } else if seen.installed() {
-        findings.good(
-            "installation",
-            "",
-            "a mesh is installed already: weft upgrade says what a newer one changes",
-        );
-    } else {
-        findings.good(
-            "installation",
-            "",
-            "nothing is installed yet: weft install | kubectl apply -f -",
-        );
+    let area = "installation";
+    match seen.installed() {
+        Installed::Unknown => {
+            let what = "whether one is there cannot be seen".to_owned();
+            findings.warning(area, "", (what, "ask for the rights that are named above"));
+        }
+        Installed::Yes => {
+            let what = "a mesh is installed already: weft upgrade says what a newer one changes";
+            findings.good(area, "", what);
+        }
+        Installed::No => {
+            let what = "nothing is installed yet: weft install | kubectl apply -f -";
+            findings.good(area, "", what);
+        }
     }
 }
 

@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::finding::Findings;
-use super::seen::{PARTS, Seen};
+use super::seen::{Kind, PARTS, Seen};
 use crate::objects::{Pod, array, tag, text};
 
 /// Looks at all three parts.
 pub(super) fn look(seen: &Seen, findings: &mut Findings) {
+    if !seen.read(&[Kind::Deployments]) {
+        return;
+    }
     for part in PARTS {
         let place = format!("Deployment weft-system/{part}");
         match seen.deployment(part) {

@@ -6,11 +6,16 @@ use serde_json::Value;
 
 use super::control::why;
 use super::finding::{Findings, some};
-use super::seen::Seen;
+use super::seen::{Kind, Seen};
 use crate::objects::{Namespace, Pod, label, text};
 
 /// Looks at all pods that are alive.
 pub(super) fn look(seen: &Seen, findings: &mut Findings) {
+    if !seen.read(&[Kind::Pods, Kind::Namespaces]) {
+        // Who should have a proxy is said by both; each container speaks for itself.
+        containers(seen, findings);
+        return;
+    }
     let injecting: Vec<&str> = seen
         .namespaces
         .iter()

@@ -14,7 +14,7 @@ use super::finding::{Findings, some};
 use super::roots::days;
 use super::samples::Samples;
 use super::seen::Seen;
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Kubectl, KubectlError};
 
 /// Asks all proxies, and the authority.
 pub(super) async fn look(kubectl: &Kubectl, seen: &Seen, now: SystemTime, findings: &mut Findings) {
@@ -66,12 +66,19 @@ async fn ask(kubectl: &Kubectl, pods: &[String], port: u16) -> Vec<Answer> {
             let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics");
             let text = kubectl.text(&["get", "--raw", &path]).await;
             let samples = text.map(|text| Samples::parse(&text));
-            (pod, samples.map_err(|error| error.to_string()))
+            (pod, samples.map_err(|error| why(&error)))
         });
     }
     let mut answers = asked.join_all().await;
     answers.sort_by(|one, other| one.0.cmp(&other.0));
     answers
+}
+
+/// A missing right is the same for all pods of a namespace.
+fn why(error: &KubectlError) -> String {
+    let missing = error.missing();
+    let right = missing.first().map(|right| format!("you may not {right}"));
+    right.unwrap_or_else(|| error.to_string())
 }
 
 fn issuer(pod: &str, samples: &Samples, now: SystemTime, findings: &mut Findings) {

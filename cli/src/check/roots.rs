@@ -6,11 +6,14 @@ use serde_json::Value;
 use weft_certs::bundle::Bundle;
 
 use super::finding::{Findings, some};
-use super::seen::{SYSTEM, Seen};
+use super::seen::{Kind, SYSTEM, Seen};
 use crate::objects::{Namespace, Pod, text};
 
 /// Looks at the ConfigMaps weft-ca-root.
 pub(super) fn look(seen: &Seen, now: SystemTime, findings: &mut Findings) {
+    if !seen.read(&[Kind::Bundles]) {
+        return;
+    }
     let remedy = "weft-ca makes it: kubectl -n weft-system logs deployment/weft-ca";
     let place = format!("ConfigMap {SYSTEM}/weft-ca-root");
     let Some(bundle) = bundle_of(seen, SYSTEM) else {
@@ -46,7 +49,7 @@ pub(super) fn look(seen: &Seen, now: SystemTime, findings: &mut Findings) {
         let what = format!("the roots in {} are not those of {SYSTEM}", some(&other));
         findings.problem(AREA, "", (what, remedy));
     }
-    if missing.is_empty() && other.is_empty() {
+    if missing.is_empty() && other.is_empty() && seen.read(&[Kind::Namespaces]) {
         findings.good(AREA, "", "every namespace of the mesh has the roots");
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::finding::Findings;
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Kubectl, KubectlError};
 use crate::objects::{Pod, array, name, text};
 
 /// The objects; what could not be read is told, and empty.
@@ -22,6 +22,32 @@ pub(super) struct Seen {
     pub(super) webhook: Option<Value>,
     /// Of the nodes, by which their clocks are known.
     pub(super) leases: Vec<Value>,
+    /// What could not be read, and is empty for that.
+    pub(super) unread: Vec<Kind>,
+}
+
+/// What is fetched by itself, and may be kept from us by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Deployments,
+    Namespaces,
+    Pods,
+    Services,
+    Workloads,
+    Bundles,
+    Webhook,
+    Leases,
+    /// Why the control plane is not ready, where only one namespace is looked at.
+    SystemPods,
+}
+
+/// Whether there is a mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Installed {
+    Yes,
+    No,
+    /// Nothing was found, but not everything could be read.
+    Unknown,
 }
 
 impl Seen {
@@ -49,7 +75,7 @@ impl Seen {
             "--namespace=kube-node-lease",
             "--show-managed-fields",
         ];
-        let (deployments, namespaces, mut pods, services, workloads) = tokio::join!(
+        let (deployments, namespaces, pods, services, workloads) = tokio::join!(
             get(kubectl, ["deployments.apps", &system]),
             get(kubectl, ["namespaces"]),
             get(kubectl, ["pods", scope]),
@@ -67,37 +93,44 @@ impl Seen {
                 }
             },
         );
-        if let (Ok(pods), Ok(system)) = (&mut pods, system_pods) {
-            pods.extend(system);
-        }
-        let mut take = |fetched: Result<Vec<Value>, String>| {
+        let mut unread = Vec::new();
+        let mut take = |kind: Kind, fetched: Result<Vec<Value>, Unread>| {
             fetched.unwrap_or_else(|why| {
-                findings.warning(
-                    "cluster",
-                    "",
-                    (
-                        why,
-                        "ask for the right to read it, so that this can be looked at too",
-                    ),
-                );
+                unread.push(kind);
+                findings.warning("cluster", "", (why.what, &why.remedy));
                 Vec::new()
             })
         };
-        Self {
-            deployments: take(deployments),
-            namespaces: take(namespaces),
-            pods: take(pods),
-            services: take(services),
-            workloads: take(workloads),
-            bundles: take(bundles),
-            webhook: take(webhook).pop(),
-            leases: take(leases),
-        }
+        let mut seen = Self {
+            deployments: take(Kind::Deployments, deployments),
+            namespaces: take(Kind::Namespaces, namespaces),
+            pods: take(Kind::Pods, pods),
+            services: take(Kind::Services, services),
+            workloads: take(Kind::Workloads, workloads),
+            bundles: take(Kind::Bundles, bundles),
+            webhook: take(Kind::Webhook, webhook).pop(),
+            leases: take(Kind::Leases, leases),
+            unread: Vec::new(),
+        };
+        seen.pods.extend(take(Kind::SystemPods, system_pods));
+        seen.unread = unread;
+        seen
+    }
+
+    /// Whether all of these could be read. Of what could not, nothing can be said; that it could not is told already.
+    pub(super) fn read(&self, kinds: &[Kind]) -> bool {
+        !kinds.iter().any(|kind| self.unread.contains(kind))
     }
 
     /// Whether there is a mesh.
-    pub(super) fn installed(&self) -> bool {
-        self.webhook.is_some() || PARTS.iter().any(|part| self.deployment(part).is_some())
+    pub(super) fn installed(&self) -> Installed {
+        if self.webhook.is_some() || PARTS.iter().any(|part| self.deployment(part).is_some()) {
+            Installed::Yes
+        } else if self.read(&[Kind::Webhook, Kind::Deployments]) {
+            Installed::No
+        } else {
+            Installed::Unknown
+        }
     }
 
     /// A part of the control plane.
@@ -136,17 +169,36 @@ impl Seen {
     }
 }
 
-async fn get<const N: usize>(kubectl: &Kubectl, words: [&str; N]) -> Result<Vec<Value>, String> {
+/// Why something could not be read, and what to do.
+struct Unread {
+    what: String,
+    remedy: String,
+}
+
+async fn get<const N: usize>(kubectl: &Kubectl, words: [&str; N]) -> Result<Vec<Value>, Unread> {
     let got = kubectl.get(&words).await;
-    got.map_err(|error| {
+    got.map_err(|error| unread(words.first().copied().unwrap_or_default(), &error))
+}
+
+fn unread(kinds: &str, error: &KubectlError) -> Unread {
+    let missing = error.missing();
+    let Some(right) = missing.first() else {
         // Of several kinds each has a line of its own, which all say the same.
         let why = error.to_string();
         let why = why.lines().next().unwrap_or_default();
-        format!(
-            "cannot read {}: {why}",
-            words.first().copied().unwrap_or_default()
-        )
-    })
+        return Unread {
+            what: format!("cannot read {kinds}: {why}"),
+            remedy: "mend what it says, so that this can be looked at too".to_owned(),
+        };
+    };
+    let rights: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    Unread {
+        what: format!("not looked at, as you may not {}", rights.join(", ")),
+        remedy: format!(
+            "ask for that right; {} says whether you have it",
+            right.question()
+        ),
+    }
 }
 
 /// Where the control plane is.

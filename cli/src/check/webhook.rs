@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use weft_certs::bundle::Bundle;
 
 use super::finding::Findings;
-use super::seen::{SYSTEM, Seen};
+use super::seen::{Kind, SYSTEM, Seen};
 use super::{clocks, roots};
 use crate::kubectl::{Kubectl, KubectlError};
 use crate::objects::{Namespace, Pod, array, text};
@@ -16,6 +16,9 @@ use crate::objects::{Namespace, Pod, array, text};
 /// Looks at the configuration.
 pub(super) fn look(seen: &Seen, findings: &mut Findings) {
     let Some(configuration) = &seen.webhook else {
+        if !seen.read(&[Kind::Webhook]) {
+            return;
+        }
         let what = "is not there: no pod gets a proxy".to_owned();
         findings.problem(AREA, PLACE, (what, "weft upgrade | kubectl apply -f -"));
         return;
@@ -110,7 +113,7 @@ fn bundle(webhook: &Value) -> Option<Result<Bundle, ()>> {
 
 /// Has the API server make a pod that is then not kept: the webhook is called as for any other.
 pub(super) async fn ask(kubectl: &Kubectl, seen: &Seen, now: SystemTime, findings: &mut Findings) {
-    if seen.webhook.is_none() {
+    if seen.webhook.is_none() && seen.read(&[Kind::Webhook]) {
         return;
     }
     let mut injecting = seen
@@ -172,7 +175,18 @@ fn judge(made: &Result<String, KubectlError>, namespace: &str, findings: &mut Fi
             }
             return;
         }
-        Err(error) => error.to_string(),
+        Err(error) => {
+            if let Some(right) = error.missing().first() {
+                let what = format!("not tried, as you may not {right}");
+                let remedy = format!(
+                    "ask for that right; {} says whether you have it",
+                    right.question()
+                );
+                findings.warning(AREA, &place, (what, &remedy));
+                return;
+            }
+            error.to_string()
+        }
     };
     let remedy = if error.contains("violates PodSecurity") {
         "redirection needs NET_ADMIN in an init container: label the namespace pod-security.kubernetes.io/enforce=privileged"
@@ -183,7 +197,7 @@ fn judge(made: &Result<String, KubectlError>, namespace: &str, findings: &mut Fi
     } else if error.contains("inject.weft.dev") {
         "the injector refuses it: look at the annotations that are named"
     } else {
-        "the API server refuses it for another reason: ask for the right to create pods there, or look at what it says"
+        "the API server refuses it for another reason: look at what it says"
     };
     findings.problem(AREA, &place, (format!("cannot be made: {error}"), remedy));
 }
@@ -307,7 +321,10 @@ mod tests {
                 failed("admission webhook \"inject.weft.dev\" denied the request"),
                 Some("annotations"),
             ),
-            (failed("pods is forbidden"), Some("another reason")),
+            (
+                failed("pods \"x\" is forbidden: exceeded quota"),
+                Some("another reason"),
+            ),
         ];
         for (made, want) in rows {
             let mut findings = Findings::default();
@@ -316,6 +333,20 @@ mod tests {
             assert_eq!(findings.problems(), usize::from(want.is_some()), "{text}");
             assert!(want.is_none_or(|want| text.contains(want)), "{text}");
         }
+    }
+
+    #[test]
+    fn who_may_not_make_pods_is_told_so_and_no_more() {
+        let refused = Err(KubectlError::Failed {
+            what: "create".to_owned(),
+            said: "pods is forbidden: User \"dev\" cannot create resource \"pods\" in API group \"\" in the namespace \"shop\"".to_owned(),
+        });
+        let mut findings = Findings::default();
+        judge(&refused, "shop", &mut findings);
+        assert_eq!(
+            findings.bad(),
+            ["Warning a pod in shop: not tried, as you may not create pods in namespace shop"]
+        );
     }
 
     #[test]
