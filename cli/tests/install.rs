@@ -355,6 +355,8 @@ fn findings(cluster: &Cluster, seeded: &Seeded) {
     }
     // One namespace alone has nothing of the other.
     let one = cluster.found(&["--namespace", plain]);
+    let tried = format!("problem webhook a pod in {plain}: cannot be made");
+    assert!(one.iter().any(|line| line.contains(&tried)), "{one:?}");
     assert!(
         !one.iter()
             .any(|line| line.contains(&format!("pods {meshed}/"))),

@@ -40,6 +40,14 @@ fn version(answer: &Value, findings: &mut Findings) {
         digits("/serverVersion/minor"),
     );
     let what = format!("Kubernetes {major}.{minor}");
+    if (major, minor) >= (1, OLDEST) && (major, minor) < (1, CONDITIONS) {
+        let what = format!(
+            "{what} has no matchConditions of webhooks (beta from 1.28, stable in 1.30): the injector is asked about pods of the node's own network \
+             too. It leaves them alone, but those of labelled namespaces cannot be made while it is away"
+        );
+        let remedy = "use 1.28 or newer, or have no such pods in namespaces of the mesh";
+        findings.warning(AREA, "", (what, remedy));
+    }
     match (major, minor) {
         (1, ..OLDEST) | (0, _) => {
             let what = format!("{what} is older than 1.{OLDEST}, with which nothing was tried");
@@ -83,8 +91,10 @@ pub(super) async fn look(kubectl: &Kubectl, seen: &Seen, findings: &mut Findings
 }
 
 const AREA: &str = "cluster";
-/// matchConditions of webhooks came then; without them pods of the node's own network would be changed.
+/// Its API server knows every field of our manifests, if only to drop some.
 const OLDEST: u32 = 27;
+/// `AdmissionWebhookMatchConditions` (KEP-3716) is on from here: alpha in 1.27, beta in 1.28, stable in 1.30.
+const CONDITIONS: u32 = 28;
 /// KEP-753 is on from here.
 const NATIVE: u32 = 29;
 
@@ -96,14 +106,18 @@ mod tests {
 
     #[test]
     fn versions_that_lack_something_are_told() {
-        let rows = [
-            ("37", None),
-            ("29+", None),
+        let rows: [(&str, &[&str]); 5] = [
+            ("37", &[]),
+            ("29+", &[]),
+            ("28", &["Warning : Kubernetes 1.28 has no native sidecars"]),
             (
-                "28",
-                Some("Warning : Kubernetes 1.28 has no native sidecars"),
+                "27",
+                &[
+                    "Warning : Kubernetes 1.27 has no matchConditions",
+                    "Warning : Kubernetes 1.27 has no native sidecars",
+                ],
             ),
-            ("26", Some("Problem : Kubernetes 1.26 is older than 1.27")),
+            ("26", &["Problem : Kubernetes 1.26 is older than 1.27"]),
         ];
         for (minor, want) in rows {
             let mut findings = Findings::default();
@@ -112,9 +126,10 @@ mod tests {
                 &mut findings,
             );
             let bad = findings.bad();
-            assert_eq!(bad.len(), usize::from(want.is_some()), "{minor}: {bad:?}");
+            assert_eq!(bad.len(), want.len(), "{minor}: {bad:?}");
+            let mut pairs = bad.iter().zip(want);
             assert!(
-                want.is_none_or(|want| bad[0].starts_with(want)),
+                pairs.all(|(bad, want)| bad.starts_with(want)),
                 "{minor}: {bad:?}"
             );
         }

@@ -9,6 +9,8 @@ use crate::objects::{Pod, array, name, text};
 /// The objects; what could not be read is told, and empty.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
+    /// The only namespace whose pods, services and workloads these are.
+    pub(super) scope: Option<String>,
     /// Of weft-system.
     pub(super) deployments: Vec<Value>,
     pub(super) namespaces: Vec<Value>,
@@ -102,6 +104,7 @@ impl Seen {
             })
         };
         let mut seen = Self {
+            scope: namespace.map(str::to_owned),
             deployments: take(Kind::Deployments, deployments),
             namespaces: take(Kind::Namespaces, namespaces),
             pods: take(Kind::Pods, pods),

@@ -38,6 +38,14 @@ pub(super) fn look(seen: &Seen, findings: &mut Findings) {
             );
             findings.warning(AREA, PLACE, (what, "weft upgrade | kubectl apply -f -"));
         }
+        if PODS.contains(&text(webhook, "/name")) && array(webhook, "/matchConditions").is_empty() {
+            let what = format!(
+                "{}: has no matchConditions, so pods of the node's own network cannot be made while the injector is away",
+                text(webhook, "/name")
+            );
+            let remedy = "weft upgrade | kubectl apply -f -; an API server drops them before 1.28, and until 1.30 where AdmissionWebhookMatchConditions is off";
+            findings.warning(AREA, PLACE, (what, remedy));
+        }
         if !excluded(webhook) {
             let what = format!(
                 "{}: looks at the pods of {SYSTEM} too, which then cannot start by themselves",
@@ -116,15 +124,16 @@ pub(super) async fn ask(kubectl: &Kubectl, seen: &Seen, now: SystemTime, finding
     if seen.webhook.is_none() && seen.read(&[Kind::Webhook]) {
         return;
     }
-    let mut injecting = seen
-        .namespaces
-        .iter()
-        .map(Namespace)
-        .filter(|one| one.injects());
-    let (namespace, labels) = match injecting.next() {
-        Some(namespace) => (namespace.name(), json!({})),
-        None => ("default", json!({"weft.dev/inject": "enabled"})),
-    };
+    let Try { namespace, labels } = Try::of(seen);
+    if Namespace::is_excluded(namespace) {
+        let place = format!("namespace {namespace}");
+        findings.good(
+            AREA,
+            &place,
+            "its pods never get a proxy, so none was tried",
+        );
+        return;
+    }
     let flag = format!("--namespace={namespace}");
     let words = [
         "create",
@@ -141,6 +150,36 @@ pub(super) async fn ask(kubectl: &Kubectl, seen: &Seen, now: SystemTime, finding
         .and_then(|made| serde_json::from_str::<Value>(&made).ok())
     {
         clocks::here(&made, now, findings);
+    }
+}
+
+/// Where a pod is tried, and with which labels.
+struct Try<'a> {
+    namespace: &'a str,
+    labels: Value,
+}
+
+impl<'a> Try<'a> {
+    /// The namespace that is looked at, or else the first of the mesh; where a namespace asks for no proxy, the pod does.
+    fn of(seen: &'a Seen) -> Self {
+        let asks = |namespace| Self {
+            namespace,
+            labels: json!({"weft.dev/inject": "enabled"}),
+        };
+        let wanted =
+            |one: &Namespace<'_>| seen.scope.as_deref().is_none_or(|only| one.name() == only);
+        let mut injecting = seen
+            .namespaces
+            .iter()
+            .map(Namespace)
+            .filter(|one| one.injects());
+        match injecting.find(wanted) {
+            Some(namespace) => Self {
+                namespace: namespace.name(),
+                labels: json!({}),
+            },
+            None => asks(seen.scope.as_deref().unwrap_or("default")),
+        }
     }
 }
 
@@ -235,7 +274,7 @@ mod tests {
 
     fn looked(bundle: Option<&str>, root: &str) -> Vec<String> {
         let webhook = |name: &str| {
-            json!({"name": name, "failurePolicy": "Fail", "clientConfig": {"caBundle": bundle.map(|pem| STANDARD.encode(pem))},
+            json!({"name": name, "failurePolicy": "Fail", "matchConditions": [{"name": "a"}], "clientConfig": {"caBundle": bundle.map(|pem| STANDARD.encode(pem))},
                 "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["weft-system"]}]}})
         };
         let seen = Seen {
@@ -279,10 +318,37 @@ mod tests {
         for want in [
             "the rule pod.inject.weft.dev is not there",
             "failurePolicy is not Fail",
+            "has no matchConditions",
             "the pods of weft-system too",
             "has no caBundle",
         ] {
             assert!(bad.contains(want), "{want}: {bad}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_tried_in_the_namespace_that_is_looked_at() {
+        let labelled = |name: &str| json!({"metadata": {"name": name, "labels": {"weft.dev/inject": "enabled"}}});
+        let plain = json!({"metadata": {"name": "plain"}});
+        let asks = json!({"weft.dev/inject": "enabled"});
+        let rows = [
+            (None, "bank", json!({})),
+            (Some("shop"), "shop", json!({})),
+            (Some("plain"), "plain", asks.clone()),
+            (Some("typo"), "typo", asks),
+        ];
+        for (scope, namespace, labels) in rows {
+            let seen = Seen {
+                scope: scope.map(str::to_owned),
+                namespaces: vec![labelled("bank"), plain.clone(), labelled("shop")],
+                ..Seen::default()
+            };
+            let tried = Try::of(&seen);
+            assert_eq!(
+                (tried.namespace, tried.labels),
+                (namespace, labels),
+                "{scope:?}"
+            );
         }
     }
 
