@@ -5,6 +5,7 @@
 
 mod carried;
 mod difference;
+mod domain;
 mod files;
 mod overlay;
 pub(crate) mod remove;

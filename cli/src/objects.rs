@@ -108,6 +108,19 @@ pub(crate) fn array<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
     list.map(Vec::as_slice).unwrap_or_default()
 }
 
+/// The value of a variable of a Deployment's containers.
+pub(crate) fn variable<'a>(deployment: &'a Value, name: &str) -> Option<&'a str> {
+    let containers = array(deployment, "/spec/template/spec/containers");
+    containers.iter().find_map(|one| variable_of(one, name))
+}
+
+/// The value of a variable of a container.
+pub(crate) fn variable_of<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
+    let mut variables = array(container, "/env").iter();
+    let found = variables.find(|one| text(one, "/name") == name)?;
+    found.get("value")?.as_str()
+}
+
 /// A label.
 pub(crate) fn label<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object.pointer("/metadata/labels")?.get(name)?.as_str()

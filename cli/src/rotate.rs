@@ -130,14 +130,8 @@ impl Rotation<'_> {
             .kubectl
             .get(&["deployment", "weft-ca", &system])
             .await?;
-        let domain = deployment.first().and_then(|one| {
-            let containers = crate::objects::array(one, "/spec/template/spec/containers");
-            let mut variables = containers
-                .iter()
-                .flat_map(|container| crate::objects::array(container, "/env"));
-            let domain = variables.find(|one| one["name"] == "WEFT_TRUST_DOMAIN")?;
-            domain["value"].as_str()
-        });
+        let domain = deployment.first();
+        let domain = domain.and_then(|one| crate::objects::variable(one, "WEFT_TRUST_DOMAIN"));
         let domain = domain.context("weft-ca does not say its trust domain: use --trust-domain")?;
         domain
             .parse()

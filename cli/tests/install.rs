@@ -494,6 +494,13 @@ fn upgrade(cluster: &Cluster) {
         "",
     );
     own_registry(cluster);
+    let other = cluster.weft(&["upgrade", "--trust-domain", "mesh.test"]);
+    assert!(!other.status.success() && other.stdout.is_empty());
+    let refused = text(&other.stderr);
+    assert!(
+        refused.contains("from cluster.local to mesh.test"),
+        "{refused}"
+    );
     let more = cluster.weft(&["upgrade", "--set", "injector.replicas=5"]);
     let (changes, manifests) = (text(&more.stderr), text(&more.stdout));
     assert!(changes.contains("Deployment weft-system/weft-injector: changes\n  - spec.replicas: 2\n  + spec.replicas: 5\n"), "{changes}");

@@ -37,6 +37,7 @@ pub(super) fn look(seen: &Seen, findings: &mut Findings) {
         }
     }
     versions(seen, findings);
+    domains(seen, findings);
 }
 
 fn ready(seen: &Seen, (part, place): (&str, &str), deployment: &Value, findings: &mut Findings) {
@@ -145,6 +146,20 @@ fn versions(seen: &Seen, findings: &mut Findings) {
     }
 }
 
+/// What one signs for, the other tells proxies to expect.
+fn domains(seen: &Seen, findings: &mut Findings) {
+    let parts = PARTS.iter();
+    let all: BTreeSet<&str> = parts
+        .filter_map(|part| seen.variable(part, DOMAIN))
+        .collect();
+    let all: Vec<&str> = all.into_iter().collect();
+    if all.len() > 1 {
+        let what = format!("its parts have several trust domains: {}", all.join(", "));
+        let remedy = "weft upgrade --trust-domain DOMAIN, with the one that your pods have: proxies refuse every other";
+        findings.problem(AREA, "", (what, remedy));
+    }
+}
+
 /// The tag of a part's image.
 pub(super) fn version<'a>(seen: &'a Seen, part: &str) -> Option<&'a str> {
     let containers = array(seen.deployment(part)?, "/spec/template/spec/containers");
@@ -152,6 +167,8 @@ pub(super) fn version<'a>(seen: &'a Seen, part: &str) -> Option<&'a str> {
 }
 
 const AREA: &str = "control plane";
+/// Told to proxies by the injector, and by the other parts to each other.
+pub(super) const DOMAIN: &str = "WEFT_TRUST_DOMAIN";
 /// Longest message of a container that is shown: it may be the end of its log.
 const MESSAGE: usize = 500;
 /// Of this program.
@@ -199,6 +216,30 @@ mod tests {
             "Problem Deployment weft-system/weft-injector: 0 of 2 replicas ready: weft-injector ImagePullBackOff no such image"
         );
         assert!(bad[2].contains("several versions: 0.0.1"), "{bad:?}");
+    }
+
+    #[test]
+    fn parts_of_several_trust_domains_are_told() {
+        let part = |name: &str, domain: &str| {
+            let mut part = deployment(name, "a", 2);
+            part["spec"]["template"]["spec"]["containers"][0]["env"] =
+                json!([{"name": DOMAIN, "value": domain}]);
+            part
+        };
+        let looked = |domain: &str| {
+            let seen = Seen {
+                deployments: vec![part("weft-ca", "a.test"), part("weft-injector", domain)],
+                ..Seen::default()
+            };
+            let mut findings = Findings::default();
+            domains(&seen, &mut findings);
+            findings.bad()
+        };
+        assert_eq!(looked("a.test"), Vec::<String>::new());
+        assert_eq!(
+            looked("b.test"),
+            ["Problem : its parts have several trust domains: a.test, b.test"]
+        );
     }
 
     #[test]

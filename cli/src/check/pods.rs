@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::control::why;
+use super::control::{DOMAIN, why};
 use super::finding::{Findings, some};
 use super::seen::{Kind, Seen};
-use crate::objects::{Namespace, Pod, label, text};
+use crate::objects::{Namespace, Pod, label, text, variable_of};
 
 /// Looks at all pods that are alive.
 pub(super) fn look(seen: &Seen, findings: &mut Findings) {
@@ -34,6 +34,7 @@ pub(super) fn look(seen: &Seen, findings: &mut Findings) {
     }
     half_injected(seen, &injecting, findings);
     security(seen, findings);
+    domains(seen, findings);
     containers(seen, findings);
     if !findings.bad_in(AREA) {
         let what = format!(
@@ -96,6 +97,29 @@ fn security(seen: &Seen, findings: &mut Findings) {
             );
             findings.problem(AREA, &format!("namespace {name}"), (what, &remedy));
         }
+    }
+}
+
+/// A proxy keeps the trust domain with which it was injected.
+fn domains(seen: &Seen, findings: &mut Findings) {
+    let Some(ours) = seen.variable("weft-injector", DOMAIN) else {
+        return;
+    };
+    let mut others: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for pod in seen.meshed() {
+        let domain = pod.proxy().and_then(|proxy| variable_of(proxy, DOMAIN));
+        if let Some(domain) = domain.filter(|domain| *domain != ours) {
+            others.entry(domain).or_default().push(pod.place());
+        }
+    }
+    for (domain, pods) in others {
+        let what = format!(
+            "{} pods have the trust domain {domain}, and the control plane has {ours}: they and the others refuse each other: {}",
+            pods.len(),
+            some(&pods)
+        );
+        let remedy = "restart their workloads; see docs/kubernetes.md, Another trust domain";
+        findings.problem(AREA, "", (what, remedy));
     }
 }
 
@@ -238,6 +262,32 @@ mod tests {
             "Problem shop/dead: its proxy is not ready: weft-proxy Error wrong in the environment",
         ];
         assert_eq!(looked(labelled(), vec![failed, unready, dead, new]), want);
+    }
+
+    #[test]
+    fn pods_of_another_trust_domain_are_told() {
+        let of = |name: &str, domain: &str| {
+            let mut pod = pod("shop", name, "weft-proxy");
+            pod["spec"]["initContainers"][0]["env"] = json!([{"name": DOMAIN, "value": domain}]);
+            pod
+        };
+        let injector = json!({"metadata": {"name": "weft-injector"},
+            "spec": {"template": {"spec": {"containers": [{"env": [{"name": DOMAIN, "value": "b.test"}]}]}}}});
+        let seen = Seen {
+            deployments: vec![injector],
+            pods: vec![of("old", "a.test"), of("new", "b.test")],
+            ..Seen::default()
+        };
+        let mut findings = Findings::default();
+        domains(&seen, &mut findings);
+        let bad = findings.bad();
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        assert!(
+            bad[0]
+                .contains("1 pods have the trust domain a.test, and the control plane has b.test"),
+            "{bad:?}"
+        );
+        assert!(bad[0].ends_with("shop/old"), "{bad:?}");
     }
 
     #[test]

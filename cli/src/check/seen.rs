@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::finding::Findings;
 use crate::kubectl::{Kubectl, KubectlError};
-use crate::objects::{Pod, array, name, text};
+use crate::objects::{Pod, name};
 
 /// The objects; what could not be read is told, and empty.
 #[derive(Debug, Default)]
@@ -159,10 +159,7 @@ impl Seen {
 
     /// A variable of a part of the control plane.
     pub(super) fn variable(&self, part: &str, variable: &str) -> Option<&str> {
-        let containers = array(self.deployment(part)?, "/spec/template/spec/containers");
-        let mut variables = containers.iter().flat_map(|one| array(one, "/env"));
-        let found = variables.find(|one| text(one, "/name") == variable)?;
-        found.get("value")?.as_str()
+        crate::objects::variable(self.deployment(part)?, variable)
     }
 
     /// Whether certificates come from weft-ca, and not from istio-csr or the like.

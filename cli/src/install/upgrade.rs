@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::carried::Carried;
 use super::values::{Choices, RECORD};
-use super::{UpgradeArgs, difference, id, objects, yaml};
+use super::{UpgradeArgs, difference, domain, id, objects, yaml};
 use crate::kubectl::{Kubectl, items};
 use crate::objects::label;
 
@@ -41,6 +41,7 @@ pub(crate) async fn upgrade(args: &UpgradeArgs) -> anyhow::Result<Plan> {
     let wanted = objects(&choices)?;
     let manifests = yaml::documents(&wanted);
     let there = there(&kubectl, &manifests).await?;
+    domain::stays(&there, &wanted)?;
     let planned = kubectl
         .told(
             &["apply", "--dry-run=server", "--output=json", "--filename=-"],
