@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use weft_certs::env::{ConfigErrors, Env, list, parsed, positive};
 
-use crate::settings::{DEFAULT_CA, DEFAULT_DISCOVERY, DEFAULT_IMAGE, Settings, Start, VERSION};
+use crate::settings::{
+    DEFAULT_CA, DEFAULT_DISCOVERY, DEFAULT_IMAGE, Settings, Source, Start, VERSION,
+};
 
 /// All settings of `weft-injector`.
 #[derive(Clone, Debug)]
@@ -107,19 +109,41 @@ fn native(text: &str) -> Result<Option<Start>, String> {
     }
 }
 
-/// Reads `NAME=value`, several with commas between them.
+/// Reads `NAME=value` or `NAME=secret:NAME/KEY`, several with commas between them.
 ///
 /// # Errors
-/// The first that is none.
-pub fn variables(text: &str) -> Result<Vec<(String, String)>, String> {
+/// The first that is none, or that would show a secret to whoever may read pods: headers for the collector are how its access tokens are given.
+pub fn variables(text: &str) -> Result<Vec<(String, Source)>, String> {
     let pairs: Vec<String> = list(text)?;
-    let pair = |pair: String| {
-        let (name, value) = pair
-            .split_once('=')
-            .ok_or_else(|| format!("{pair:?} is not NAME=value"))?;
-        Ok((name.trim().to_owned(), value.trim().to_owned()))
+    pairs.iter().map(|pair| variable(pair)).collect()
+}
+
+fn variable(pair: &str) -> Result<(String, Source), String> {
+    let (name, value) = pair
+        .split_once('=')
+        .ok_or_else(|| format!("{pair:?} is not NAME=value"))?;
+    let (name, value) = (name.trim(), value.trim());
+    let source = match value.strip_prefix("secret:") {
+        Some(place) => secret(place).ok_or_else(|| {
+            format!("{name}: {value:?} names no key of a Secret; write secret:NAME/KEY")
+        })?,
+        None if name.ends_with("_HEADERS") && !value.is_empty() => {
+            return Err(format!(
+                "{name}: its value would stand in every pod; put it into a Secret and write {name}=secret:NAME/KEY"
+            ));
+        }
+        None => Source::Text(value.to_owned()),
     };
-    pairs.into_iter().map(pair).collect()
+    Ok((name.to_owned(), source))
+}
+
+fn secret(place: &str) -> Option<Source> {
+    let (name, key) = place.split_once('/')?;
+    let is_whole = !name.is_empty() && !key.is_empty() && !key.contains('/');
+    is_whole.then(|| Source::Secret {
+        name: name.to_owned(),
+        key: key.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -148,12 +172,42 @@ mod tests {
 
     #[test]
     fn further_variables_are_pairs() {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let pair = |name: &str, value: &str| (name.to_owned(), Source::Text(value.to_owned()));
         assert_eq!(
             variables("A=b, C=d=e"),
             Ok(vec![pair("A", "b"), pair("C", "d=e")])
         );
         assert_eq!(variables(""), Ok(Vec::new()));
         assert!(variables("A").is_err());
+    }
+
+    #[test]
+    fn headers_for_the_collector_come_from_a_secret() {
+        let source = Source::Secret {
+            name: "otlp".to_owned(),
+            key: "headers".to_owned(),
+        };
+        assert_eq!(
+            variables("OTEL_EXPORTER_OTLP_HEADERS=secret:otlp/headers"),
+            Ok(vec![("OTEL_EXPORTER_OTLP_HEADERS".to_owned(), source)])
+        );
+        let shown =
+            variables("OTEL_EXPORTER_OTLP_TRACES_HEADERS=authorization=hunter2").unwrap_err();
+        assert!(
+            shown.contains("=secret:NAME/KEY") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+        let lookup = |name: &str| {
+            let value = "OTEL_EXPORTER_OTLP_HEADERS=authorization=hunter2".to_owned();
+            (name == "WEFT_PROXY_ENV").then_some(value)
+        };
+        let told = Config::from_env(lookup).unwrap_err().to_string();
+        assert!(
+            told.contains("WEFT_PROXY_ENV=(not shown)") && !told.contains("hunter2"),
+            "{told}"
+        );
+        for place in ["secret:otlp", "secret:/a", "secret:a/", "secret:a/b/c"] {
+            assert!(variables(&format!("A={place}")).is_err(), "{place}");
+        }
     }
 }

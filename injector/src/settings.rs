@@ -16,9 +16,23 @@ pub struct Settings {
     /// Where proxies learn of services and policy.
     pub discovery_address: String,
     /// Further variables of the proxy; they replace ours of the same name.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(String, Source)>,
     /// How the proxy is started.
     pub start: Start,
+}
+
+/// Where a variable has its value from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is written down.
+    Text(String),
+    /// A key of a Secret in the pod's own namespace.
+    Secret {
+        /// Of the Secret.
+        name: String,
+        /// In it.
+        key: String,
+    },
 }
 
 /// How the proxy is started before the app.

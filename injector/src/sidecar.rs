@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
     EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, Lifecycle,
     LifecycleHandler, ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceRequirements,
-    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    SecretKeySelector, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -16,7 +16,7 @@ use weft_policy::probe::READY_PORT;
 
 use crate::ports;
 use crate::security;
-use crate::settings::{Settings, Start};
+use crate::settings::{Settings, Source, Start};
 use crate::workload::Name;
 
 /// Whether a container is one that we add.
@@ -191,8 +191,27 @@ fn environment(settings: &Settings, policy: &Policy, name: &Name) -> Vec<EnvVar>
         .filter(|one| !is_replaced(&one.name))
         .collect();
     let further = settings.environment.iter();
-    all.extend(further.map(|(name, value)| variable(name, value.clone())));
+    all.extend(further.map(|(name, source)| from(name, source)));
     all
+}
+
+fn from(name: &str, source: &Source) -> EnvVar {
+    match source {
+        Source::Text(value) => variable(name, value.clone()),
+        Source::Secret { name: secret, key } => EnvVar {
+            name: name.to_owned(),
+            value: None,
+            value_from: Some(EnvVarSource {
+                secret_key_ref: Some(SecretKeySelector {
+                    name: secret.clone(),
+                    key: key.clone(),
+                    // A namespace without it costs spans and no pod.
+                    optional: Some(true),
+                }),
+                ..EnvVarSource::default()
+            }),
+        },
+    }
 }
 
 /// A variable with a value of its own.

@@ -18,12 +18,21 @@ pub(super) fn between(old: &Value, new: &Value) -> String {
             continue;
         }
         for (sign, value) in [('-', old), ('+', new)] {
-            if let Some(value) = value {
+            if let Some(value) = value.map(|value| shown(place, value)) {
                 let _infallible = writeln!(text, "  {sign} {place}: {value}");
             }
         }
     }
     text
+}
+
+/// Headers for a collector are how its access tokens are given; where somebody has written some, they are not written once more.
+fn shown<'a>(place: &str, value: &'a str) -> &'a str {
+    let secret = place.contains("_HEADERS]") || value.contains("_HEADERS=");
+    match secret && !value.contains("_HEADERS=secret:") {
+        true => "(not shown)",
+        false => value,
+    }
 }
 
 /// Without what the API server alone writes.
@@ -85,6 +94,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn tokens_that_somebody_wrote_down_are_not_shown() {
+        let object = |value: &str| json!({"env": [{"name": "WEFT_PROXY_ENV", "value": value}]});
+        let old = object("OTEL_EXPORTER_OTLP_HEADERS=authorization=hunter2");
+        let new = object("OTEL_EXPORTER_OTLP_HEADERS=secret:otlp/headers");
+        let told = between(&old, &new);
+        assert!(
+            told.contains("- env[WEFT_PROXY_ENV].value: (not shown)"),
+            "{told}"
+        );
+        assert!(
+            told.contains("secret:otlp/headers") && !told.contains("hunter2"),
+            "{told}"
+        );
+    }
 
     #[test]
     fn changes_are_told_by_place_and_names_find_each_other() {

@@ -237,6 +237,28 @@ fn settings_that_mean_nothing_are_named() {
 }
 
 #[test]
+fn secrets_are_not_written_down() {
+    let printed = |setting: &str| {
+        let choices = choices(&["--set", setting]);
+        install(&InstallArgs { choices }).map_err(|error| format!("{error:#}"))
+    };
+    let shown = [
+        "all.OTEL_EXPORTER_OTLP_HEADERS=authorization=hunter2",
+        "injector.WEFT_PROXY_ENV=OTEL_EXPORTER_OTLP_HEADERS=authorization=hunter2",
+    ];
+    for setting in shown {
+        let refused = printed(setting).unwrap_err();
+        assert!(
+            refused.contains("OTEL_EXPORTER_OTLP_HEADERS=secret:NAME/KEY"),
+            "{refused}"
+        );
+        assert!(!refused.contains("hunter2"), "{refused}");
+    }
+    let named = printed("injector.WEFT_PROXY_ENV=OTEL_EXPORTER_OTLP_HEADERS=secret:otlp/headers");
+    assert!(named.unwrap().contains("secret:otlp/headers"));
+}
+
+#[test]
 fn the_image_is_the_one_of_this_version() {
     let want = format!("weft.dev/weft:{}", env!("CARGO_PKG_VERSION"));
     let text = install(&InstallArgs {

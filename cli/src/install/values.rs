@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use weft_injector::config::variables;
 use weft_policy::problem::nearest;
 use weft_policy::spiffe::TrustDomain;
 
@@ -144,6 +145,7 @@ impl Choices {
         if let Some(domain) = &self.trust_domain {
             TrustDomain::parse(domain).context("read --trust-domain")?;
         }
+        self.refuse_secrets()?;
         for object in objects.iter_mut().filter(|object| is(object, "Deployment")) {
             self.fill_one(object);
         }
@@ -156,6 +158,25 @@ impl Choices {
         let record = record.and_then(|record| record.pointer_mut("/data/choices"));
         let record = record.context("find where the choices are written down")?;
         *record = serde_json::to_string(&chosen)?.into();
+        Ok(())
+    }
+
+    /// What is chosen is written down for everybody who may read ConfigMaps, Deployments and pods.
+    fn refuse_secrets(&self) -> anyhow::Result<()> {
+        for setting in &self.settings {
+            if setting.name.ends_with("_HEADERS") {
+                anyhow::bail!(
+                    "--set {}: the control plane sends no spans. For the proxies: --set injector.WEFT_PROXY_ENV={}=secret:NAME/KEY, \
+                     with a Secret in each of their namespaces",
+                    setting.place(),
+                    setting.name
+                );
+            }
+            if setting.name == "WEFT_PROXY_ENV" {
+                let read = variables(&setting.value).map_err(anyhow::Error::msg);
+                read.with_context(|| format!("read --set {}", setting.place()))?;
+            }
+        }
         Ok(())
     }
 
@@ -193,6 +214,15 @@ impl Choices {
 }
 
 impl Setting {
+    /// `part.name`.
+    fn place(&self) -> String {
+        let part = match self.part {
+            Part::All => "all",
+            Part::One(part) => part,
+        };
+        format!("{part}.{}", self.name)
+    }
+
     /// Whether it is meant for this part.
     fn of(&self, part: &str) -> bool {
         match self.part {
@@ -262,11 +292,7 @@ impl TryFrom<String> for Setting {
 
 impl From<Setting> for String {
     fn from(setting: Setting) -> Self {
-        let part = match setting.part {
-            Part::All => "all",
-            Part::One(part) => part,
-        };
-        format!("{part}.{}={}", setting.name, setting.value)
+        format!("{}={}", setting.place(), setting.value)
     }
 }
 

@@ -8,6 +8,7 @@ use weft_policy::spiffe::TrustDomain;
 use super::*;
 use crate::around::Defaults;
 use crate::patch;
+use crate::settings::Source;
 
 fn around() -> Around {
     Around::nothing(&TrustDomain::parse("cluster.local").unwrap(), "shop")
@@ -222,8 +223,15 @@ fn a_short_end_that_was_asked_for_stays() {
 #[test]
 fn further_variables_replace_ours() {
     let environment = vec![
-        ("WEFT_STATE_DIR".to_owned(), "/x".to_owned()),
-        ("WEFT_ACCESS_LOG".to_owned(), "all".to_owned()),
+        ("WEFT_STATE_DIR".to_owned(), Source::Text("/x".to_owned())),
+        ("WEFT_ACCESS_LOG".to_owned(), Source::Text("all".to_owned())),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
+            Source::Secret {
+                name: "otlp".to_owned(),
+                key: "headers".to_owned(),
+            },
+        ),
     ];
     let settings = Settings {
         environment,
@@ -239,6 +247,13 @@ fn further_variables_replace_ours() {
     };
     assert_eq!(of("WEFT_STATE_DIR"), ["/x"]);
     assert_eq!(of("WEFT_ACCESS_LOG"), ["all"]);
+    let headers = proxy["env"].as_array().unwrap().iter();
+    let headers: Vec<_> = headers
+        .filter(|one| one["name"] == "OTEL_EXPORTER_OTLP_HEADERS")
+        .collect();
+    let want = json!({"name": "OTEL_EXPORTER_OTLP_HEADERS",
+        "valueFrom": {"secretKeyRef": {"name": "otlp", "key": "headers", "optional": true}}});
+    assert_eq!(headers, [&want]);
 }
 
 #[test]
