@@ -14,27 +14,35 @@ pub(super) fn look(seen: &Seen, now: SystemTime, findings: &mut Findings) {
     if !seen.read(&[Kind::Bundles]) {
         return;
     }
-    let remedy = "weft-ca makes it: kubectl -n weft-system logs deployment/weft-ca";
+    let remedy = REMEDY;
     let place = format!("ConfigMap {SYSTEM}/weft-ca-root");
     let Some(bundle) = bundle_of(seen, SYSTEM) else {
         let what = "is not there: nobody knows the roots, and pods wait".to_owned();
         findings.problem(AREA, &place, (what, remedy));
         return;
     };
-    match parsed(bundle) {
-        Ok(roots) => expiry(&roots, now, &place, findings),
-        Err(why) => findings.problem(AREA, &place, (why, remedy)),
-    }
+    let roots = match parsed(bundle) {
+        Ok(roots) => roots,
+        Err(why) => {
+            findings.problem(AREA, &place, (why, remedy));
+            return;
+        }
+    };
+    expiry(&roots, now, &place, findings);
+    everywhere(seen, &roots, findings);
+    immutable(seen, findings);
+}
+
+/// Whether each namespace of the mesh has these roots, whatever else its ConfigMap says beside the certificates.
+fn everywhere(seen: &Seen, roots: &Bundle, findings: &mut Findings) {
     let injecting = seen.namespaces.iter().map(Namespace);
     let injecting = injecting.filter(|one| one.injects() || has_pods(seen, one.name()));
     let (mut missing, mut other) = (Vec::new(), Vec::new());
     for namespace in injecting {
         match bundle_of(seen, namespace.name()) {
             None => missing.push(namespace.name().to_owned()),
-            Some(found) if text(found, CA) != text(bundle, CA) => {
-                other.push(namespace.name().to_owned());
-            }
-            Some(_) => {}
+            Some(found) if parsed(found).is_ok_and(|found| same(&found, roots)) => {}
+            Some(_) => other.push(namespace.name().to_owned()),
         }
     }
     if !missing.is_empty() {
@@ -47,10 +55,37 @@ pub(super) fn look(seen: &Seen, now: SystemTime, findings: &mut Findings) {
     }
     if !other.is_empty() {
         let what = format!("the roots in {} are not those of {SYSTEM}", some(&other));
-        findings.problem(AREA, "", (what, remedy));
+        findings.problem(AREA, "", (what, REMEDY));
     }
     if missing.is_empty() && other.is_empty() && seen.read(&[Kind::Namespaces]) {
         findings.good(AREA, "", "every namespace of the mesh has the roots");
+    }
+}
+
+/// Whether both trust the same, in whatever order.
+fn same(one: &Bundle, other: &Bundle) -> bool {
+    let all_of = |one: &Bundle, other: &Bundle| {
+        let mut roots = one.roots().iter();
+        roots.all(|root| other.roots().contains(root))
+    };
+    all_of(one, other) && all_of(other, one)
+}
+
+/// One that cannot be changed keeps its roots when the mesh gets others.
+fn immutable(seen: &Seen, findings: &mut Findings) {
+    let fixed = seen.bundles.iter();
+    let fixed = fixed.filter(|one| one.get("immutable") == Some(&Value::Bool(true)));
+    let fixed: Vec<String> = fixed
+        .map(|one| text(one, "/metadata/namespace").to_owned())
+        .collect();
+    if !fixed.is_empty() {
+        let what = format!(
+            "the ConfigMap weft-ca-root is immutable in {}: another root does not get there",
+            some(&fixed)
+        );
+        let remedy =
+            "delete it, and weft-ca makes it anew; look for what makes ConfigMaps immutable";
+        findings.warning(AREA, "", (what, remedy));
     }
 }
 
@@ -105,6 +140,7 @@ pub(super) fn days(left: Duration) -> String {
 }
 
 const AREA: &str = "roots";
+const REMEDY: &str = "weft-ca makes it: kubectl -n weft-system logs deployment/weft-ca";
 const CA: &str = "/data/ca.crt";
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -153,6 +189,48 @@ mod tests {
             ["Problem : the roots are not in other: new pods there wait"]
         );
         assert!(looked(vec![bundle(SYSTEM, "x")], now)[0].contains("cannot be read"));
+        assert_eq!(
+            looked(all("x", &pem), now),
+            ["Problem : the roots in shop are not those of weft-system"]
+        );
+    }
+
+    #[test]
+    fn roots_are_compared_as_certificates_and_not_as_text() {
+        let (now, one, other) = (SystemTime::now(), Ca::new().roots(), Ca::new().roots());
+        let (written, read) = (
+            format!("{one}{other}"),
+            format!(
+                "# from elsewhere\n{}\n{}",
+                other.trim_end(),
+                one.replace('\n', "\r\n")
+            ),
+        );
+        let of = |shop: &str| {
+            vec![
+                bundle(SYSTEM, &written),
+                bundle("shop", shop),
+                bundle("other", &written),
+            ]
+        };
+        assert_eq!(looked(of(&read), now), Vec::<String>::new());
+        assert_eq!(
+            looked(of(&one), now),
+            ["Problem : the roots in shop are not those of weft-system"]
+        );
+    }
+
+    #[test]
+    fn roots_that_cannot_be_changed_are_told() {
+        let (now, pem) = (SystemTime::now(), Ca::new().roots());
+        let mut fixed = bundle("shop", &pem);
+        fixed["immutable"] = json!(true);
+        let bad = looked(
+            vec![bundle(SYSTEM, &pem), fixed, bundle("other", &pem)],
+            now,
+        );
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        assert!(bad[0].contains("is immutable in shop"), "{bad:?}");
     }
 
     #[test]
