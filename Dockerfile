@@ -19,7 +19,8 @@ COPY . .
 ENV CARGO_INCREMENTAL=0 \
     RUSTFLAGS="--remap-path-prefix=/src=weft --remap-path-prefix=/usr/local/cargo=cargo"
 RUN cargo build --release --locked \
-      --bin weft-proxy --bin weft-ca --bin weft-discovery --bin weft-injector --bin weft
+      --bin weft-ca --bin weft-discovery --bin weft-injector --bin weft \
+ && image/proxy --locked
 RUN image/rootfs target/release /image \
  && target/release/weft sbom >/image/usr/share/doc/weft/sbom.cdx.json \
  && find /image -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +

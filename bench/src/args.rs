@@ -32,7 +32,7 @@ Usage: cargo run --release -p weft-bench -- [options]
                           change: Weft alone unless --peers, --policy, --telemetry or --weft-old say so; 4 connections and 3 rounds
                           unless written
   --json FILE             writes everything measured, round by round
-  --weft-proxy PATH       a built weft-proxy (else cargo builds it)
+  --weft-proxy PATH       a built weft-proxy (else it is built as for the image)
   --weft-old PATH         a second weft-proxy, measured beside it as `weft-old`
   --ztunnel PATH          a ztunnel joins, built with `--features testing`
   --linkerd PATH          not measured yet; says what it lacks

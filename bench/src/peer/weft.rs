@@ -27,20 +27,14 @@ pub(super) fn find_old(settings: &Settings) -> Result<PathBuf, String> {
         .ok_or_else(|| "--weft-old is not given".to_owned())
 }
 
+/// As the image has it: linked statically, which is a good part of its memory.
 fn build() -> anyhow::Result<PathBuf> {
-    let status = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "weft-proxy",
-            "--bin",
-            "weft-proxy",
-        ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/proxy");
+    let status = Command::new(&script)
+        .env("CARGO", env!("CARGO"))
         .status()
-        .context("run cargo")?;
-    anyhow::ensure!(status.success(), "cargo build: {status}");
+        .with_context(|| format!("run {}", script.display()))?;
+    anyhow::ensure!(status.success(), "image/proxy: {status}");
     let beside = std::env::current_exe()?;
     let binary = beside
         .parent()
