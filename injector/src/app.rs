@@ -61,15 +61,7 @@ pub async fn serve(
     let client = Client::try_from(cluster).context("use the API server's address")?;
     let metrics = Metrics::new()?;
     let (own, source) = (Own::default(), Source::of(&config)?);
-    let trust_domain = config.settings.trust_domain.clone();
-    let system = &config.system_namespace;
-    let (known, watches) = Cluster::watched(
-        client.clone(),
-        trust_domain,
-        system,
-        config.native,
-        metrics.clone(),
-    );
+    let (known, watches) = Cluster::watched(client.clone(), &config, metrics.clone());
     let server = Server::new(
         own.clone(),
         known.clone(),

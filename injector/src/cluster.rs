@@ -1,4 +1,4 @@
-//! What the API server says of the mesh: its own policy, and Namespaces. Read and watched; nothing is written here, and no Secret read.
+//! What the API server says of the mesh: its own policy, Namespaces, and the image that we run. Read and watched; nothing is written here, and no Secret read.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use weft_policy::spiffe::TrustDomain;
 
 use crate::around::{Around, DEFAULTS, Defaults};
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::settings::Start;
 
@@ -30,6 +31,9 @@ pub(crate) struct Cluster {
     namespaces: Store<PartialObjectMeta<Namespace>>,
     defaults: Arc<ArcSwap<Defaults>>,
     start: Arc<ArcSwapOption<Start>>,
+    image: Arc<ArcSwapOption<String>>,
+    /// Whether pods wait for the image to be known.
+    image_is_asked: bool,
     /// Whether Namespaces and the mesh's policy have been read once.
     read: Arc<[AtomicBool; 2]>,
 }
@@ -41,6 +45,7 @@ pub(crate) struct Watches {
     writer: reflector::store::Writer<PartialObjectMeta<Namespace>>,
     /// `None` asks the API server.
     native: Option<Start>,
+    own_pod: Option<String>,
     cluster: Cluster,
     metrics: Metrics,
 }
@@ -55,30 +60,28 @@ impl Cluster {
             namespaces,
             defaults: Arc::default(),
             start: Arc::default(),
+            image: Arc::default(),
+            image_is_asked: false,
             read: Arc::default(),
         }
     }
 
     /// Begins to know what `client` shows.
-    pub(crate) fn watched(
-        client: Client,
-        trust_domain: TrustDomain,
-        system: &str,
-        native: Option<Start>,
-        metrics: Metrics,
-    ) -> (Self, Watches) {
+    pub(crate) fn watched(client: Client, config: &Config, metrics: Metrics) -> (Self, Watches) {
         let (namespaces, writer) = reflector::store();
         let cluster = Self {
             client: Some(client.clone()),
             namespaces,
-            start: Arc::new(ArcSwapOption::from_pointee(native)),
-            ..Self::unknown(trust_domain)
+            start: Arc::new(ArcSwapOption::from_pointee(config.native)),
+            image_is_asked: config.own_pod.is_some(),
+            ..Self::unknown(config.settings.trust_domain.clone())
         };
         let watches = Watches {
             client,
-            system: system.to_owned(),
+            system: config.system_namespace.clone(),
             writer,
-            native,
+            native: config.native,
+            own_pod: config.own_pod.clone(),
             cluster: cluster.clone(),
             metrics,
         };
@@ -87,7 +90,10 @@ impl Cluster {
 
     /// Whether everything has been read that pods need.
     pub(crate) fn is_ready(&self) -> bool {
-        self.start.load().is_some() && self.read.iter().all(|read| read.load(Ordering::Acquire))
+        let image = !self.image_is_asked || self.image.load().is_some();
+        image
+            && self.start.load().is_some()
+            && self.read.iter().all(|read| read.load(Ordering::Acquire))
     }
 
     /// How sidecars are started here.
@@ -97,6 +103,11 @@ impl Cluster {
             .as_deref()
             .copied()
             .unwrap_or(Start::Native)
+    }
+
+    /// The image that we run, where it is asked for and known.
+    pub(crate) fn image(&self) -> Option<Arc<String>> {
+        self.image.load_full()
     }
 
     /// What is around a pod in `namespace`. One that was made a moment ago may not be known, and is asked for.
@@ -137,9 +148,9 @@ impl Watches {
     pub(crate) async fn run(self) {
         let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
         let defaults: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.system);
-        let named = config().fields(&format!("metadata.name={DEFAULTS}"));
+        let named = watch_config().fields(&format!("metadata.name={DEFAULTS}"));
         let (cluster, metrics) = (&self.cluster, &self.metrics);
-        let stored = reflector::reflector(self.writer, watcher(namespaces, config()));
+        let stored = reflector::reflector(self.writer, watcher(namespaces, watch_config()));
         let namespaces = follow(stored, metrics, |event| {
             cluster.note(&event, 0);
             metrics
@@ -164,7 +175,8 @@ impl Watches {
         tokio::join!(
             namespaces,
             defaults,
-            ask_version(&self.client, self.native, cluster)
+            ask_version(&self.client, self.native, cluster),
+            ask_image(&self.client, &self.system, self.own_pod, cluster),
         );
     }
 }
@@ -230,6 +242,33 @@ async fn ask_version(client: &Client, native: Option<Start>, cluster: &Cluster) 
     }
 }
 
+/// Asks for the image of our own pod, which is settled once it runs. Whatever put it there, be it a Kustomization, a policy that rewrites registries
+/// or `kubectl set image`, then holds for the proxies too.
+async fn ask_image(client: &Client, system: &str, pod: Option<String>, cluster: &Cluster) {
+    let Some(pod) = pod else { return };
+    let pods: Api<Pod> = Api::namespaced(client.clone(), system);
+    loop {
+        match timeout(PATIENCE, pods.get(&pod)).await {
+            Ok(Ok(found)) => match image_of(&found) {
+                Some(image) => {
+                    info!(image, "image of the proxies");
+                    return cluster.image.store(Some(Arc::new(image)));
+                }
+                None => warn!(pod, "our pod has no image"),
+            },
+            Ok(Err(error)) => warn!(pod, %error, "our own image is not known"),
+            Err(_slow) => {}
+        }
+        sleep(PATIENCE).await;
+    }
+}
+
+fn image_of(pod: &Pod) -> Option<String> {
+    let containers = &pod.spec.as_ref()?.containers;
+    let ours = containers.iter().find(|one| one.name == CONTAINER);
+    ours.or(containers.first())?.image.clone()
+}
+
 /// Native sidecars are on by default from 1.29 (KEP-753). Providers write minor versions like `29+`.
 fn start_of(major: &str, minor: &str) -> Start {
     let number = |text: &str| {
@@ -242,7 +281,7 @@ fn start_of(major: &str, minor: &str) -> Start {
     }
 }
 
-fn config() -> watcher::Config {
+fn watch_config() -> watcher::Config {
     watcher::Config::default()
         .timeout(WATCH_SECONDS)
         .page_size(500)
@@ -251,6 +290,8 @@ fn config() -> watcher::Config {
 /// How long a connection to the API server may be silent.
 pub(crate) const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 const WATCH_SECONDS: u32 = 25;
+/// Ours, as `manifests/base/injector.yaml` calls it.
+const CONTAINER: &str = "weft-injector";
 const PATIENCE: Duration = Duration::from_secs(2);
 const ASK_AGAIN: Duration = Duration::from_secs(600);
 

@@ -25,6 +25,8 @@ pub struct Config {
     pub system_namespace: String,
     /// Whether sidecars are native; `None` asks the API server.
     pub native: Option<Start>,
+    /// Our own pod, whose image is put into others; `None` where the settings say which.
+    pub own_pod: Option<String>,
     /// What is the same in every pod.
     pub settings: Settings,
     /// What is logged, as `tracing` filters are written.
@@ -67,6 +69,7 @@ impl Config {
     fn read(env: &mut Env<impl Fn(&str) -> Option<String>>) -> Self {
         let ca_address: String = env.or("WEFT_CA_ADDRESS", DEFAULT_CA, parsed);
         let directory = env.optional("WEFT_INJECTOR_CERT_DIR").map(PathBuf::from);
+        let (image, pod) = (env.optional("WEFT_IMAGE"), env.optional("WEFT_POD_NAME"));
         let authority = Certificate::Authority {
             address: ca_address.clone(),
             root: env.or("WEFT_CA_ROOT", "/var/run/secrets/weft/ca.crt", parsed),
@@ -86,8 +89,9 @@ impl Config {
             certificate: directory.map_or(authority, Certificate::Directory),
             system_namespace: env.or("WEFT_NAMESPACE", "weft-system", parsed),
             native: env.or("WEFT_INJECTOR_NATIVE_SIDECARS", "auto", native),
+            own_pod: pod.filter(|_| image.is_none()),
             settings: Settings {
-                image: env.or("WEFT_IMAGE", DEFAULT_IMAGE, parsed),
+                image: image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
                 version: VERSION.to_owned(),
                 trust_domain: env.or("WEFT_TRUST_DOMAIN", "cluster.local", parsed),
                 ca_address,
@@ -156,10 +160,9 @@ mod tests {
         Config::read(&mut env);
         let documentation = include_str!("../../docs/injection.md");
         for (name, default) in env.asked() {
-            let default = match (name.to_owned(), default.as_str()) {
-                (_, "") => " ".to_owned(),
-                ("WEFT_IMAGE", _) => " `weft.dev/weft:<version>` ".to_owned(),
-                (_, default) => format!(" `{default}` "),
+            let default = match default.as_str() {
+                "" => " ".to_owned(),
+                default => format!(" `{default}` "),
             };
             let row = format!("| `{name}` |{default}|");
             assert!(documentation.contains(&row), "no row {row}");
@@ -168,6 +171,23 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with("| `WEFT_"));
         assert_eq!(rows.count(), env.asked().len());
+    }
+
+    #[test]
+    fn the_image_is_that_of_our_own_pod_unless_one_is_named() {
+        let read = |variables: &[(&str, &str)]| {
+            let lookup = |name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            let config = Config::from_env(lookup).unwrap();
+            (config.own_pod, config.settings.image)
+        };
+        let (pod, image) = (("WEFT_POD_NAME", "one"), ("WEFT_IMAGE", "x:1"));
+        let default = DEFAULT_IMAGE.to_owned();
+        assert_eq!(read(&[]), (None, default.clone()));
+        assert_eq!(read(&[pod]), (Some("one".to_owned()), default));
+        assert_eq!(read(&[pod, image]), (None, "x:1".to_owned()));
     }
 
     #[test]

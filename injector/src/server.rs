@@ -160,10 +160,13 @@ impl Server {
         let begun = Instant::now();
         let asked = Asked::read(&body).map_err(Unanswered::Review)?;
         let around = self.cluster.around(asked.namespace()).await;
-        let settings = Settings {
+        let mut settings = Settings {
             start: self.cluster.start(),
             ..Settings::clone(&self.settings)
         };
+        if let Some(image) = self.cluster.image() {
+            settings.image.clone_from(&image);
+        }
         let answer = asked.answer(&around, &settings);
         self.metrics.answered(answer.verdict);
         self.metrics.seconds.observe(begun.elapsed().as_secs_f64());

@@ -5,7 +5,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use weft_tests::eventually::{PATIENCE, eventually};
 
-use crate::webhook::{Webhook, is_injected, pod_spec};
+use crate::webhook::{IMAGE, Webhook, is_injected, pod_spec};
 
 fn labelled(value: &str) -> Value {
     json!({"labels": {"weft.dev/inject": value}})
@@ -51,6 +51,12 @@ async fn pods_of_a_labelled_namespace_come_back_with_a_proxy() {
     let mut probed = pod("probed", json!({}), json!({}));
     probed["spec"]["containers"][0]["readinessProbe"] = json!({"grpc": {"port": 50051}});
     let first = webhook.create("v1", "Pod", &on, probed).await.unwrap();
+    let images = ["weft-redirect", "weft-proxy"].map(|name| {
+        let added = first["spec"]["initContainers"].as_array().unwrap().iter();
+        let mut added = added.filter(|one| one["name"] == name);
+        added.next().unwrap()["image"].clone()
+    });
+    assert_eq!(images, [IMAGE, IMAGE], "the injector's own");
     let app = &first["spec"]["containers"][0];
     assert_eq!(
         app["readinessProbe"]["httpGet"]["path"],

@@ -38,6 +38,11 @@ impl Webhook {
         ) {
             api.apply(object).await;
         }
+        // Another container may stand before ours.
+        let containers = json!([{"name": "other", "image": "other:1"}, {"name": "weft-injector", "image": IMAGE}]);
+        api.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD, "namespace": system},
+            "spec": {"serviceAccountName": "default", "containers": containers}}))
+            .await;
         let account = api.as_account(&system, &system).await;
         let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
         let port = listeners[0].local_addr().unwrap().port();
@@ -76,6 +81,7 @@ impl Webhook {
         let config = Config::from_env(|name| match name {
             "WEFT_INJECTOR_CERT_DIR" => Some(directory.clone()),
             "WEFT_INJECTOR_WEBHOOK" | "WEFT_NAMESPACE" => Some(system.clone()),
+            "WEFT_POD_NAME" => Some(POD.to_owned()),
             _ => None,
         });
         let (config, cluster, stop) = (config.unwrap(), self.account.clone(), self.stop.clone());
@@ -198,4 +204,8 @@ pub(crate) fn pod_spec() -> Value {
     json!({"serviceAccountName": "default", "containers": [{"name": "app", "image": "orders:1"}]})
 }
 
+/// Stands for the injector's own pod.
+const POD: &str = "weft-injector-7d9f";
+/// What it runs, as a policy of the cluster may have rewritten it.
+pub(crate) const IMAGE: &str = "mirror.test/weft@sha256:aa";
 const MARK: &str = "weft.dev/test";

@@ -181,11 +181,10 @@ impl Choices {
     }
 
     fn fill_one(&self, deployment: &mut Value) {
-        if let Some(image) = &self.image {
-            if let Some(place) = deployment.pointer_mut(&format!("{CONTAINER}/image")) {
-                *place = image.clone().into();
-            }
-            replace(deployment, "WEFT_IMAGE", image);
+        if let Some(image) = &self.image
+            && let Some(place) = deployment.pointer_mut(&format!("{CONTAINER}/image"))
+        {
+            *place = image.clone().into();
         }
         if let Some(domain) = &self.trust_domain {
             replace(deployment, "WEFT_TRUST_DOMAIN", domain);
