@@ -52,7 +52,7 @@ pub(crate) async fn send(
     // Only gRPC has deadlines, and only there is the clock worth a look.
     let start = (head.version == Version::HTTP_2).then(Instant::now);
     let answer = if head.version == Version::HTTP_2 {
-        match timed(lane.http2(), waited).await {
+        match timed(lane.http2(fresh), waited).await {
             Ok(client) => client.send(head, body, interim, &worker.tasks).await,
             Err(error) => return Sent::NotConnected(error),
         }

@@ -109,11 +109,10 @@ mod tests {
 
     use super::{is_queued, wait};
 
-    async fn is_seen(address: &str) {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let io = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
+    async fn is_seen(listens: &str, dialled: &str) {
+        let listener = TcpListener::bind((listens, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let io = TcpStream::connect((dialled, port)).await.unwrap();
         assert!(is_queued(&io).unwrap());
         let waiting = timeout(Duration::from_millis(20), wait(&io)).await;
         assert!(waiting.is_err(), "did not wait for the app");
@@ -124,8 +123,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_queued_until_it_is_accepted() {
-        is_seen("127.0.0.1:0").await;
-        is_seen("[::1]:0").await;
+        is_seen("127.0.0.1", "127.0.0.1").await;
+        is_seen("::1", "::1").await;
+        // As most apps listen.
+        is_seen("::", "127.0.0.1").await;
     }
 
     #[tokio::test]

@@ -84,7 +84,7 @@ impl Lane {
     }
 
     /// Where a kept connection failed or is not trusted the other side may be leaving: a new one is used once it is accepted.
-    async fn accepted(&self, connected: &Connected) -> Result<(), ConnectError> {
+    pub(super) async fn accepted(&self, connected: &Connected) -> Result<(), ConnectError> {
         if connected.io.secure() {
             return Ok(());
         }

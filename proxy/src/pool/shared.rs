@@ -20,25 +20,28 @@ pub(super) struct SharedClient {
 }
 
 impl Lane {
-    /// A place on a shared HTTP/2 connection.
+    /// A place on a shared HTTP/2 connection; with `fresh` a new one is used once it is accepted.
     ///
     /// # Errors
     /// All are full or gone, and none could be opened.
-    pub(crate) async fn http2(&self) -> Result<h2::client::Client, ConnectError> {
+    pub(crate) async fn http2(&self, fresh: bool) -> Result<h2::client::Client, ConnectError> {
         self.used.set(Instant::now());
         if let Some(client) = self.take_shared() {
             return Ok(client);
         }
         // On the heap: rare beside the requests that find a place, and most of their future's size.
-        Box::pin(self.open_shared()).await
+        Box::pin(self.open_shared(fresh)).await
     }
 
-    async fn open_shared(&self) -> Result<h2::client::Client, ConnectError> {
+    async fn open_shared(&self, fresh: bool) -> Result<h2::client::Client, ConnectError> {
         let _one = self.opening.lock().await;
         if let Some(client) = self.take_shared() {
             return Ok(client);
         }
         let (connected, open) = self.open(Speaks::Http2).await?;
+        if fresh {
+            self.accepted(&connected).await?;
+        }
         let client =
             h2::client::Client::connect(connected.io, self.config.limits, &self.tasks).await;
         let client = client.map_err(|error| ConnectError::Tcp {
