@@ -203,6 +203,7 @@ impl Inbound {
             service: Arc::clone(&self.service),
             endpoint: Some(self.app.address),
             peer: None,
+            workload: None,
             secure: false,
         }
     }

@@ -66,6 +66,18 @@ async fn a_service_is_known_with_the_first_call_and_called_as_who_it_is() {
             .header("seen-x-forwarded-client-cert")
             .contains("sa/web")
     );
+    // Who it is, the certificate says; what it is a part of, discovery.
+    let labels = [
+        "reporter=\"source\"",
+        "destination_principal=\"spiffe://cluster.local/ns/default/sa/orders\"",
+        "destination_workload=\"orders-0\"",
+        "destination_workload_namespace=\"default\"",
+    ];
+    let counted = async || {
+        let scrape = Scrape::of(shop.web.metrics).await;
+        scrape.sum("istio_requests_total", &labels)
+    };
+    eventually(SOON, counted, |counted| *counted == 1.0).await;
     let unknown = Http1::connect(shop.web.outbound)
         .await
         .get("nobody.shop", "/")

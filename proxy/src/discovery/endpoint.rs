@@ -17,6 +17,18 @@ use crate::balance::hash;
 use crate::discovery::uses::Uses;
 use crate::rotation::Rotation;
 
+/// What a pod is a part of, in the words of Istio's telemetry. It proves nothing: who somebody is, their certificate says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Workload {
+    /// Of the Deployment or the like.
+    pub(crate) name: Box<str>,
+    pub(crate) namespace: Box<str>,
+    /// Of the app, by its labels.
+    pub(crate) app: Box<str>,
+    /// Of the app, by its labels; `latest` where they say nothing.
+    pub(crate) revision: Box<str>,
+}
+
 /// One address of a service.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -28,6 +40,8 @@ pub(crate) struct Endpoint {
     pub(crate) inbound: Option<SocketAddr>,
     /// What the endpoint must prove to be; `None` means that it is outside the mesh.
     pub(crate) identity: Option<SpiffeId>,
+    /// What runs there, as discovery has told; for telemetry alone.
+    pub(crate) workload: Option<Arc<Workload>>,
     /// Its place among hashes: of the address, so that all proxies agree on it.
     pub(crate) point: u64,
     first_seen: Instant,
@@ -55,6 +69,7 @@ impl Endpoint {
             address,
             inbound,
             identity,
+            workload: None,
             point: hash::of(address.to_string().as_bytes()),
             first_seen: now,
             latency: Estimate::default(),
@@ -65,6 +80,11 @@ impl Endpoint {
             uses: Uses::default(),
             breaker: breaker::State::default(),
         }
+    }
+
+    /// The same with what runs there.
+    pub(crate) fn running(self, workload: Option<Arc<Workload>>) -> Self {
+        Self { workload, ..self }
     }
 
     /// The address to connect to.

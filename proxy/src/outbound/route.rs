@@ -148,12 +148,14 @@ impl Route {
                 service: Arc::clone(&service.name),
                 endpoint: picked.map(|picked| picked.address),
                 peer: picked.and_then(|picked| picked.identity.clone()),
+                workload: picked.and_then(|picked| picked.workload.clone()),
                 secure: picked.is_some_and(|picked| picked.identity.is_some()),
             },
             Self::Outside(address) => DestinationFacts {
                 service: Arc::new(outside(*address)),
                 endpoint: Some(*address),
                 peer: None,
+                workload: None,
                 secure: false,
             },
         }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use weft_policy::spiffe::SpiffeId;
 
 use super::tries::Try;
+use crate::discovery::endpoint::Workload;
 use crate::discovery::service::ServiceName;
 
 /// Relative to the pod: from others to our app, or from our app to others.
@@ -39,6 +40,8 @@ pub(crate) struct DestinationFacts {
     pub(crate) endpoint: Option<SocketAddr>,
     /// The verified identity of the endpoint of an outbound request.
     pub(crate) peer: Option<SpiffeId>,
+    /// What runs there, where discovery has told.
+    pub(crate) workload: Option<Arc<Workload>>,
     /// Mutual TLS on the upstream side.
     pub(crate) secure: bool,
 }

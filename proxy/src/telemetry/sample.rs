@@ -101,6 +101,7 @@ fn destination(direction: Direction) -> DestinationFacts {
         endpoint: Some("10.0.0.9:8080".parse().unwrap()),
         secure: peer.is_some(),
         peer,
+        workload: None,
     }
 }
 

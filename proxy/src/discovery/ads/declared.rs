@@ -11,6 +11,7 @@ use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
 use super::ip;
 use super::session::Session;
+use crate::discovery::endpoint;
 use crate::discovery::file::declared::{DeclaredEndpoint, DeclaredService};
 use crate::discovery::service::{AppProtocol, ServiceName};
 
@@ -140,6 +141,7 @@ fn endpoint(
         address,
         inbound: None,
         identity,
+        workload: named(workload),
         weight: workload.capacity.unwrap_or(1).min(MAX_WEIGHT),
         priority: match workload.status() {
             WorkloadStatus::Healthy => 0,
@@ -148,6 +150,23 @@ fn endpoint(
         zone: zone.filter(|zone| !zone.is_empty()).map(Arc::from),
         near,
     })
+}
+
+/// For telemetry; what is not told is not known.
+fn named(workload: &Workload) -> Option<Arc<endpoint::Workload>> {
+    let named = endpoint::Workload {
+        name: workload.workload_name.as_str().into(),
+        namespace: workload.namespace.as_str().into(),
+        app: match workload.canonical_name.as_str() {
+            "" => workload.workload_name.as_str().into(),
+            app => app.into(),
+        },
+        revision: match workload.canonical_revision.as_str() {
+            "" => "latest".into(),
+            revision => revision.into(),
+        },
+    };
+    (!named.name.is_empty()).then(|| Arc::new(named))
 }
 
 fn identity(workload: &Workload, place: &Place) -> Option<SpiffeId> {

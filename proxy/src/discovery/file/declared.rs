@@ -28,7 +28,7 @@ use serde_saphyr::Spanned;
 use tokio::time::Instant;
 use weft_policy::spiffe::SpiffeId;
 
-use crate::discovery::endpoint::Endpoint;
+use crate::discovery::endpoint::{Endpoint, Workload};
 use crate::discovery::service::AppProtocol;
 use crate::discovery::service::ServiceName;
 
@@ -48,6 +48,7 @@ pub(in crate::discovery) struct DeclaredEndpoint {
     pub(in crate::discovery) address: SocketAddr,
     pub(in crate::discovery) inbound: Option<SocketAddr>,
     pub(in crate::discovery) identity: Option<SpiffeId>,
+    pub(in crate::discovery) workload: Option<Arc<Workload>>,
     pub(in crate::discovery) weight: u32,
     /// Lower is preferred.
     pub(in crate::discovery) priority: u32,
@@ -58,13 +59,19 @@ pub(in crate::discovery) struct DeclaredEndpoint {
 
 impl DeclaredEndpoint {
     pub(in crate::discovery) fn endpoint(&self, now: Instant) -> Endpoint {
-        Endpoint::new(self.address, self.inbound, self.identity.clone(), now)
+        let endpoint = Endpoint::new(self.address, self.inbound, self.identity.clone(), now);
+        endpoint.running(self.workload.clone())
     }
 
     /// Whether `endpoint` is the one that is declared here; its weight and zone may differ.
     pub(in crate::discovery) fn describes(&self, endpoint: &Endpoint) -> bool {
-        (self.address, self.inbound, &self.identity)
-            == (endpoint.address, endpoint.inbound, &endpoint.identity)
+        (self.address, self.inbound, &self.identity, &self.workload)
+            == (
+                endpoint.address,
+                endpoint.inbound,
+                &endpoint.identity,
+                &endpoint.workload,
+            )
     }
 }
 
@@ -216,6 +223,7 @@ impl Check<'_> {
             address: address?,
             inbound: inbound?,
             identity: identity?,
+            workload: None,
             weight: weight?.unwrap_or(1),
             priority: 0,
             zone: zone?,

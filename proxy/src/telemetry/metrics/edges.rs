@@ -28,14 +28,14 @@ impl Families {
         for (series, totals) in self.requests.totals() {
             let protocol = if series.grpc { "grpc" } else { "http" };
             let failed = has_failed(&series);
-            let edge = edges.entry((series.hop, protocol)).or_default();
+            let edge = edges.entry((whole(series.hop), protocol)).or_default();
             edge.requests += totals.count;
             edge.failed += if failed { totals.count } else { 0 };
             edge.duration.add(&totals.duration);
         }
         for (series, totals) in self.tcp.totals() {
             let failed = series.flags != istio::NO_FLAGS;
-            let edge = edges.entry((series.hop, "tcp")).or_default();
+            let edge = edges.entry((whole(series.hop), "tcp")).or_default();
             edge.connections += totals.opened;
             edge.open += totals.opened.wrapping_sub(totals.closed);
             edge.failed += if failed { totals.closed } else { 0 };
@@ -57,6 +57,14 @@ impl HistogramTotal {
             *own = own.wrapping_add(more);
         }
         self.sum = self.sum.wrapping_add(other.sum);
+    }
+}
+
+/// An edge goes to a service; which of its workloads answered makes no other edge.
+fn whole(hop: Hop) -> Hop {
+    Hop {
+        workload: None,
+        ..hop
     }
 }
 

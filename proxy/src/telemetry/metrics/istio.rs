@@ -1,7 +1,7 @@
 //! Istio's standard metrics: what a request or connection counts under, and what is counted.
 //!
-//! The other side's workload is known by its verified identity only, so its service account stands for its name; what is
-//! not known says `unknown`. Label values are made when metrics are read, not when a request ends.
+//! What we call, discovery tells of: its workload. Who calls us is known by the verified identity only, so the service account stands for
+//! the workload's name; what is not known says `unknown`. Label values are made when metrics are read, not when a request ends.
 
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use weft_policy::spiffe::SpiffeId;
 
 use super::cell::{Cell, Histogram, HistogramTotal, Key, Sum, hash_of};
 use super::open::Exemplar;
+use crate::discovery::endpoint::Workload;
 use crate::discovery::service::ServiceName;
 use crate::telemetry::record::{
     ConnectionFacts, DestinationFacts, Direction, End, RequestRecord, TcpRecord,
@@ -23,6 +24,8 @@ pub(super) struct HopKey<'a> {
     secure: bool,
     /// The verified caller inbound, the verified endpoint outbound.
     peer: Option<&'a SpiffeId>,
+    /// What is called, outbound.
+    workload: Option<&'a Arc<Workload>>,
     service: Option<&'a Arc<ServiceName>>,
 }
 
@@ -32,6 +35,7 @@ pub(super) struct Hop {
     pub(super) direction: Direction,
     pub(super) secure: bool,
     pub(super) peer: Option<SpiffeId>,
+    pub(super) workload: Option<Arc<Workload>>,
     pub(super) service: Service,
 }
 
@@ -60,6 +64,7 @@ impl<'a> HopKey<'a> {
             direction,
             secure,
             peer,
+            workload: destination.and_then(|destination| destination.workload.as_ref()),
             service,
         }
     }
@@ -74,6 +79,7 @@ impl<'a> HopKey<'a> {
             && self.direction == hop.direction
             && self.secure == hop.secure
             && self.peer == hop.peer.as_ref()
+            && is_same_workload(self.workload, hop.workload.as_ref())
     }
 
     fn to_owned_hop(self) -> Hop {
@@ -84,6 +90,7 @@ impl<'a> HopKey<'a> {
             direction: self.direction,
             secure: self.secure,
             peer: self.peer.cloned(),
+            workload: self.workload.cloned(),
             service,
         }
     }
@@ -93,6 +100,7 @@ impl<'a> HopKey<'a> {
             direction: self.direction,
             secure: self.secure,
             peer: None,
+            workload: None,
             service: Service::Overflow,
         }
     }
@@ -107,6 +115,15 @@ impl<'a> HopKey<'a> {
 /// Whether two services have the same labels: the port is none of them.
 fn is_same(left: &ServiceName, right: &ServiceName) -> bool {
     left.host == right.host && left.name == right.name && left.namespace == right.namespace
+}
+
+/// Mostly it is the very same; endpoints of one workload may each have their own copy.
+fn is_same_workload(left: Option<&Arc<Workload>>, right: Option<&Arc<Workload>>) -> bool {
+    match (left, right) {
+        (Some(left), Some(right)) => Arc::ptr_eq(left, right) || left == right,
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
 }
 
 /// The name of a series, made once for it.

@@ -3,6 +3,7 @@
 use weft_policy::spiffe::SpiffeId;
 
 use super::istio::{Hop, RequestSeries, Service, TcpSeries};
+use crate::discovery::endpoint::Workload;
 use crate::telemetry::record::Direction;
 
 /// This workload, as Istio's labels name it.
@@ -64,6 +65,7 @@ pub(super) const TCP: [(&str, &str); 4] = [
 /// One side of a hop.
 struct Side<'a> {
     workload: &'a str,
+    app: &'a str,
     namespace: &'a str,
     principal: &'a str,
     version: &'a str,
@@ -74,6 +76,7 @@ impl<'a> Side<'a> {
     fn own(own: &'a Own, secure: bool) -> Self {
         Self {
             workload: &own.workload,
+            app: &own.workload,
             namespace: &own.namespace,
             principal: if secure {
                 own.principal.as_str()
@@ -81,18 +84,36 @@ impl<'a> Side<'a> {
                 UNKNOWN
             },
             version: own.version.as_deref().unwrap_or(UNKNOWN),
-            revision: own.version.as_deref().unwrap_or("latest"),
+            revision: own.version.as_deref().unwrap_or(NO_VERSION),
         }
     }
 
-    /// The service account stands for the workload.
-    fn peer(peer: Option<&'a SpiffeId>) -> Self {
+    /// Where nobody has told of the workload, the service account stands for it.
+    fn peer(peer: Option<&'a SpiffeId>, workload: Option<&'a Workload>) -> Self {
+        let principal = peer.map_or(UNKNOWN, SpiffeId::as_str);
+        let Some(workload) = workload else {
+            let account = peer.and_then(SpiffeId::service_account).unwrap_or(UNKNOWN);
+            return Self {
+                workload: account,
+                app: account,
+                namespace: peer.and_then(SpiffeId::namespace).unwrap_or(UNKNOWN),
+                principal,
+                version: UNKNOWN,
+                revision: UNKNOWN,
+            };
+        };
+        let revision = &*workload.revision;
         Self {
-            workload: peer.and_then(SpiffeId::service_account).unwrap_or(UNKNOWN),
-            namespace: peer.and_then(SpiffeId::namespace).unwrap_or(UNKNOWN),
-            principal: peer.map_or(UNKNOWN, SpiffeId::as_str),
-            version: UNKNOWN,
-            revision: UNKNOWN,
+            workload: &workload.name,
+            app: &workload.app,
+            namespace: &workload.namespace,
+            principal,
+            version: if revision == NO_VERSION {
+                UNKNOWN
+            } else {
+                revision
+            },
+            revision,
         }
     }
 }
@@ -122,7 +143,7 @@ pub(super) fn of_tcp<'a>(own: &'a Own, series: &'a TcpSeries) -> Labels<'a> {
 
 #[rustfmt::skip]
 fn of_hop<'a>(own: &'a Own, hop: &'a Hop, protocol: &'static str) -> Labels<'a> {
-    let (ours, theirs) = (Side::own(own, hop.secure), Side::peer(hop.peer.as_ref()));
+    let (ours, theirs) = (Side::own(own, hop.secure), Side::peer(hop.peer.as_ref(), hop.workload.as_deref()));
     let (reporter, source, destination) = match hop.direction {
         Direction::Inbound => ("destination", theirs, ours),
         Direction::Outbound => ("source", ours, theirs),
@@ -135,20 +156,20 @@ fn of_hop<'a>(own: &'a Own, hop: &'a Hop, protocol: &'static str) -> Labels<'a> 
     vec![
         ("reporter", reporter.into()),
         ("source_workload", source.workload.into()),
-        ("source_canonical_service", source.workload.into()),
+        ("source_canonical_service", source.app.into()),
         ("source_canonical_revision", source.revision.into()),
         ("source_workload_namespace", source.namespace.into()),
         ("source_principal", source.principal.into()),
-        ("source_app", source.workload.into()),
+        ("source_app", source.app.into()),
         ("source_version", source.version.into()),
         ("source_cluster", UNKNOWN.into()),
         ("destination_workload", destination.workload.into()),
         ("destination_workload_namespace", destination.namespace.into()),
         ("destination_principal", destination.principal.into()),
-        ("destination_app", destination.workload.into()),
+        ("destination_app", destination.app.into()),
         ("destination_version", destination.version.into()),
         ("destination_service", host.into()),
-        ("destination_canonical_service", destination.workload.into()),
+        ("destination_canonical_service", destination.app.into()),
         ("destination_canonical_revision", destination.revision.into()),
         ("destination_service_name", name.into()),
         ("destination_service_namespace", namespace.into()),
@@ -161,5 +182,7 @@ fn security(hop: &Hop) -> &'static str {
     if hop.secure { "mutual_tls" } else { "none" }
 }
 
+/// Istio's revision of what has no version.
+const NO_VERSION: &str = "latest";
 const UNKNOWN: &str = "unknown";
 const OVERFLOW: &str = "overflow";

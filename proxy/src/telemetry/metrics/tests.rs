@@ -1,6 +1,7 @@
 //! Metrics as a scrape sees them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use super::collect::Metrics;
 use super::labels::{self, Own};
 use super::*;
+use crate::discovery::endpoint::Workload;
 use crate::telemetry::record::End;
 use crate::telemetry::sample;
 
@@ -242,6 +244,57 @@ fn a_request_has_istios_labels() {
     assert_eq!(value(&lines, name, &out), 1.0);
     let refused = [("direction", "inbound"), ("reason", "connect")];
     assert_eq!(value(&lines, "weft_rejects_total", &refused), 1.0);
+}
+
+#[test]
+fn workloads_of_one_identity_are_told_apart_by_what_discovery_has_told() {
+    let metrics = metrics(100);
+    let worker = metrics.families().worker();
+    let workload = |name: &str, revision: &str| {
+        Some(Arc::new(Workload {
+            name: name.into(),
+            namespace: "shop".into(),
+            app: "users-app".into(),
+            revision: revision.into(),
+        }))
+    };
+    let same = workload("users-v1", "latest");
+    // The very same, an equal one, another, and none.
+    for workload in [
+        same.clone(),
+        same,
+        workload("users-v1", "latest"),
+        workload("users-v2", "2"),
+        None,
+    ] {
+        let mut record = sample::request(Direction::Outbound);
+        record.destination.as_mut().unwrap().workload = workload;
+        worker.request(&record);
+    }
+    let lines = parse(&metrics.text().unwrap());
+    let counted = |workload: &str, app: &str, version: &str, revision: &str| {
+        let labels = [
+            ("reporter", "source"),
+            ("source_workload", "orders"),
+            (
+                "destination_principal",
+                "spiffe://cluster.local/ns/shop/sa/users",
+            ),
+            ("destination_workload", workload),
+            ("destination_workload_namespace", "shop"),
+            ("destination_app", app),
+            ("destination_canonical_service", app),
+            ("destination_version", version),
+            ("destination_canonical_revision", revision),
+        ];
+        value(&lines, "istio_requests_total", &labels)
+    };
+    assert_eq!(counted("users-v1", "users-app", "unknown", "latest"), 3.0);
+    assert_eq!(counted("users-v2", "users-app", "2", "2"), 1.0);
+    assert_eq!(counted("users", "users", "unknown", "unknown"), 1.0);
+    let edges = metrics.families().edges();
+    assert_eq!(edges.len(), 1, "an edge goes to a service: {edges:?}");
+    assert_eq!(edges[0]["requests"], 5);
 }
 
 #[test]
