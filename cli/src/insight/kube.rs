@@ -1,10 +1,12 @@
 //! Proxies in Kubernetes: their admin listeners are on the pods' loopback, which `kubectl port-forward` reaches.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -37,11 +39,15 @@ impl Forwards {
             !names.is_empty(),
             "no pod of {namespace} runs with a proxy; see weft inject"
         );
-        let mut all = Vec::new();
-        for name in names.iter().take(MAX_PODS) {
-            all.push(forward(namespace, name).await?);
+        if names.len() > MAX_PODS {
+            let all = names.len();
+            writeln!(
+                std::io::stderr(),
+                "{MAX_PODS} of the {all} proxies in {namespace} are asked"
+            )?;
         }
-        Ok(Self(all))
+        let ways = stream::iter(names.iter().take(MAX_PODS)).map(|name| forward(namespace, name));
+        Ok(Self(ways.buffered(AT_ONCE).try_collect().await?))
     }
 
     /// Where the admin listeners can be reached.
@@ -71,6 +77,8 @@ async fn forward(namespace: &str, pod: &str) -> anyhow::Result<(SocketAddr, Chil
     };
     let address = timeout(PATIENCE, address).await;
     let address = address.with_context(|| format!("no way to {pod} within {PATIENCE:?}"))??;
+    // It has more to say, of each connection, and ends where nobody listens.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     Ok((address, child))
 }
 
@@ -105,6 +113,8 @@ fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
 
 const CONTAINER: &str = "weft-proxy";
 const MAX_PODS: usize = 200;
+/// Ways that are opened side by side: each takes kubectl a second or so.
+const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

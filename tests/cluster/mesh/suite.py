@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from . import conformance, examples, figures, install
 from .kube import Kube, Skipped
 from .node import BIN, Node, build
-from .scenarios import control_plane, network, pods, policy, rollout, rotation, software, tracing, wire
+from .scenarios import control_plane, looking, network, pods, policy, rollout, rotation, software, tracing, wire
 
-SIDE_BY_SIDE = [*pods.ALL, *rollout.ALL, *wire.ALL, *network.ALL, *software.ALL, *tracing.ALL, *policy.ALL]
+SIDE_BY_SIDE = [*pods.ALL, *rollout.ALL, *wire.ALL, *network.ALL, *software.ALL, *tracing.ALL, *looking.ALL, *policy.ALL]
 ALONE = [*policy.ALONE, *control_plane.ALONE, *rotation.ALONE]
 AT_A_TIME = 4
 
