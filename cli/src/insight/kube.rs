@@ -10,11 +10,20 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Open ways to proxies; they close when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Forwards(Vec<(SocketAddr, Child)>);
+pub(crate) struct Forwards(Vec<Forward>);
+
+/// The way to one of them.
+#[derive(Debug)]
+struct Forward {
+    address: SocketAddr,
+    _kubectl: Child,
+    _listening: JoinSet<()>,
+}
 
 impl Forwards {
     /// Opens one to each pod of `namespace` that has a proxy.
@@ -52,11 +61,11 @@ impl Forwards {
 
     /// Where the admin listeners can be reached.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().map(|(address, _)| *address).collect()
+        self.0.iter().map(|way| way.address).collect()
     }
 }
 
-async fn forward(namespace: &str, pod: &str) -> anyhow::Result<(SocketAddr, Child)> {
+async fn forward(namespace: &str, pod: &str) -> anyhow::Result<Forward> {
     let mut child = Command::new("kubectl")
         .args(["port-forward", "--namespace", namespace, pod, ":15000"])
         .stdin(Stdio::null())
@@ -78,8 +87,13 @@ async fn forward(namespace: &str, pod: &str) -> anyhow::Result<(SocketAddr, Chil
     let address = timeout(PATIENCE, address).await;
     let address = address.with_context(|| format!("no way to {pod} within {PATIENCE:?}"))??;
     // It has more to say, of each connection, and ends where nobody listens.
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    Ok((address, child))
+    let mut listening = JoinSet::new();
+    listening.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Ok(Forward {
+        address,
+        _kubectl: child,
+        _listening: listening,
+    })
 }
 
 /// `Forwarding from 127.0.0.1:40123 -> 15000`.
