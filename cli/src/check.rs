@@ -53,7 +53,8 @@ pub(crate) async fn run(args: &CheckArgs) -> Checked {
     let kubectl = Kubectl::new(&args.cluster);
     let mut findings = Findings::default();
     if before::reach(&kubectl, &mut findings).await {
-        let seen = Seen::look(&kubectl, args.namespace.as_deref(), &mut findings).await;
+        let seen = Seen::look(&kubectl, args.namespace.as_deref(), &mut findings);
+        let seen = Box::pin(seen).await;
         if args.before || seen.installed() != Installed::Yes {
             before::look(&kubectl, &seen, &mut findings).await;
         } else {

@@ -250,6 +250,7 @@ fn what_is_installed_is_checked_upgraded_and_removed() {
     );
     findings(&cluster, &seeded);
     who_may_not_look(&cluster);
+    who_has_one_namespace(&cluster, &seeded.meshed);
     trust(&cluster);
     versions(&cluster);
     upgrade(&cluster);
@@ -407,6 +408,49 @@ fn who_may_not_look(cluster: &Cluster) {
         "{half:?}"
     );
     cluster.kubectl(&["delete", "clusterrole,clusterrolebinding", "half"], "");
+}
+
+/// Whoever has rights in one namespace is told what is wrong there, and not that they may not install a mesh.
+fn who_has_one_namespace(cluster: &Cluster, namespace: &str) {
+    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+    let rules = [
+        rule(
+            "",
+            &["pods", "services", "configmaps", "namespaces"],
+            &["get", "list"],
+        ),
+        rule("", &["pods"], &["create"]),
+        rule(
+            "apps",
+            &["deployments", "statefulsets", "daemonsets"],
+            &["get", "list"],
+        ),
+        rule("batch", &["jobs", "cronjobs"], &["get", "list"]),
+    ];
+    let api = "rbac.authorization.k8s.io";
+    let version = format!("{api}/v1");
+    let meta = json!({"name": "developer", "namespace": namespace});
+    cluster
+        .apply(&json!({"apiVersion": version, "kind": "Role", "metadata": meta, "rules": rules}));
+    cluster.apply(&json!({"apiVersion": version, "kind": "RoleBinding", "metadata": meta,
+        "roleRef": {"apiGroup": api, "kind": "Role", "name": "developer"}, "subjects": [{"kind": "User", "name": "developer", "apiGroup": api}]}));
+    let scratch = Scratch::new();
+    let file = kubeconfig_of(cluster, "developer", &scratch);
+    let found = cluster.found(&["--namespace", namespace, "--kubeconfig", &file]);
+    let all = found.join("\n");
+    for want in [
+        format!("warning pods namespace {namespace}: 1 pods run without a proxy"),
+        format!("problem pods {namespace}/broken: its redirection could not be set up"),
+        format!("problem policy Namespace {namespace}: its annotations cannot be used"),
+        format!("problem webhook a pod in {namespace}: cannot be made"),
+        "not looked at, as you may not list deployments.apps in namespace weft-system".to_owned(),
+    ] {
+        assert!(all.contains(&want), "{want}\n{all}");
+    }
+    assert!(
+        !all.contains("is not there") && !all.contains("rights"),
+        "{all}"
+    );
 }
 
 /// Which roots the API server trusts the injector by.

@@ -95,6 +95,11 @@ impl Seen {
                 }
             },
         );
+        let namespaces = match (namespaces, namespace) {
+            // Whoever has rights in one namespace alone may still look at that.
+            (Err(why), Some(one)) => get(kubectl, ["namespaces", one]).await.or(Err(why)),
+            (namespaces, _) => namespaces,
+        };
         let mut unread = Vec::new();
         let mut take = |kind: Kind, fetched: Result<Vec<Value>, Unread>| {
             fetched.unwrap_or_else(|why| {
@@ -131,6 +136,9 @@ impl Seen {
             Installed::Yes
         } else if self.read(&[Kind::Webhook, Kind::Deployments]) {
             Installed::No
+        } else if self.meshed().next().is_some() {
+            // Somebody has put proxies into pods.
+            Installed::Yes
         } else {
             Installed::Unknown
         }
