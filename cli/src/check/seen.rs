@@ -111,7 +111,7 @@ impl Seen {
         let mut seen = Self {
             scope: namespace.map(str::to_owned),
             deployments: take(Kind::Deployments, deployments),
-            namespaces: take(Kind::Namespaces, namespaces),
+            namespaces: staying(take(Kind::Namespaces, namespaces)),
             pods: take(Kind::Pods, pods),
             services: take(Kind::Services, services),
             workloads: take(Kind::Workloads, workloads),
@@ -177,6 +177,12 @@ impl Seen {
     }
 }
 
+/// A namespace that is being deleted takes no new pods: nothing in it is amiss.
+fn staying(mut namespaces: Vec<Value>) -> Vec<Value> {
+    namespaces.retain(|one| one.pointer("/metadata/deletionTimestamp").is_none());
+    namespaces
+}
+
 /// Why something could not be read, and what to do.
 struct Unread {
     what: String,
@@ -213,3 +219,18 @@ fn unread(kinds: &str, error: &KubectlError) -> Unread {
 pub(super) const SYSTEM: &str = "weft-system";
 /// What it is made of.
 pub(super) const PARTS: [&str; 3] = ["weft-ca", "weft-discovery", "weft-injector"];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::staying;
+
+    #[test]
+    fn a_namespace_that_is_deleted_is_not_looked_at() {
+        let shop = json!({"metadata": {"name": "shop"}});
+        let gone =
+            json!({"metadata": {"name": "gone", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        assert_eq!(staying(vec![shop.clone(), gone]), [shop]);
+    }
+}
