@@ -44,7 +44,7 @@ pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
         match args.jaeger {
             Some(jaeger) => bail!("the Jaeger at {jaeger} has no trace {id}"),
             None => bail!(
-                "no proxy has spans of {id} any more: each keeps its last 256 requests that failed, were sampled or watched; --jaeger asks a Jaeger"
+                "no proxy has spans of {id} any more: each keeps its last 256 requests that failed or were sampled; --jaeger asks a Jaeger"
             ),
         }
     }

@@ -37,7 +37,7 @@ use self::metrics::labels::Own;
 use self::metrics::table;
 use self::metrics::{Families, WorkerMetrics};
 use self::otlp::{Export, Spans};
-use self::recent::Recent;
+use self::recent::{Recent, Worth};
 use self::record::{ConnectionFacts, DestinationFacts, RequestRecord, TcpRecord, TraceContext};
 use crate::config::Config;
 use crate::filter::trace::Sampler;
@@ -209,7 +209,12 @@ impl WorkerTelemetry {
         if logged {
             self.access_log.log(&entry);
         }
-        self.recent.keep(Arc::clone(&entry));
+        let worth = if failed || trace.sampled {
+            Worth::Notable
+        } else {
+            Worth::Other
+        };
+        self.recent.keep(Arc::clone(&entry), worth);
         if traced {
             self.spans.send(entry);
         }

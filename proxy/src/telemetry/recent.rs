@@ -1,7 +1,7 @@
 //! The last requests and connections that have ended, for whoever asks the admin listener.
 //!
-//! What failed and what is sampled is kept in any case, as an entry of it is made anyway. All else is kept only while
-//! somebody watches, and costs nothing when nobody does but one look at a number.
+//! What failed and what is sampled is kept in any case, as an entry of it is made anyway, and no other request takes its place.
+//! All else is kept only while somebody watches, and costs nothing when nobody does but one look at a number.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,9 +26,18 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Ring {
-    /// Number of the first entry.
-    first: u64,
-    entries: VecDeque<Arc<Entry>>,
+    /// Number of the next entry.
+    next: u64,
+    notable: VecDeque<Numbered>,
+    others: VecDeque<Numbered>,
+}
+
+/// Whether an entry stays when nobody watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// It failed, or is sampled.
+    Notable,
+    Other,
 }
 
 /// An entry and its number, counted from 0 since the start.
@@ -57,18 +66,24 @@ impl Recent {
         if !watched {
             // Somebody may have begun to watch this very moment, and will ask again.
             self.0.watched.store(0, Ordering::Relaxed);
+            self.0.ring.lock().others = VecDeque::new();
         }
         watched
     }
 
-    /// Keeps an entry, in place of the oldest one.
-    pub(super) fn keep(&self, entry: Arc<Entry>) {
+    /// Keeps an entry, in place of the oldest one of its worth.
+    pub(super) fn keep(&self, entry: Arc<Entry>, worth: Worth) {
         let mut ring = self.0.ring.lock();
-        if ring.entries.len() == KEPT {
-            ring.entries.pop_front();
-            ring.first += 1;
+        let number = ring.next;
+        ring.next += 1;
+        let kept = match worth {
+            Worth::Notable => &mut ring.notable,
+            Worth::Other => &mut ring.others,
+        };
+        if kept.len() == KEPT {
+            kept.pop_front();
         }
-        ring.entries.push_back(entry);
+        kept.push_back(Numbered { number, entry });
     }
 
     /// Keeps all requests for [`WATCHED`] from now on.
@@ -80,14 +95,10 @@ impl Recent {
     /// The entries from number `from` on, and the number of the next one to come.
     pub(crate) fn since(&self, from: u64) -> (Vec<Numbered>, u64) {
         let ring = self.0.ring.lock();
-        let numbered = ring.entries.iter().zip(ring.first..);
-        let entries = numbered
-            .filter(|(_, number)| *number >= from)
-            .map(|(entry, number)| Numbered {
-                number,
-                entry: Arc::clone(entry),
-            });
-        (entries.collect(), ring.first + ring.entries.len() as u64)
+        let all = ring.notable.iter().chain(&ring.others);
+        let mut entries: Vec<_> = all.filter(|one| one.number >= from).cloned().collect();
+        entries.sort_unstable_by_key(|one| one.number);
+        (entries, ring.next)
     }
 
     fn now(&self) -> u64 {
@@ -99,7 +110,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Some 300 KB at most.
+/// Of either worth; some 300 KB at most.
 const KEPT: usize = 256;
 /// How long one question keeps the requests that come after it.
 const WATCHED: Duration = Duration::from_secs(10);
@@ -120,16 +131,26 @@ mod tests {
         assert!(!recent.is_watched());
     }
 
-    #[tokio::test]
-    async fn the_oldest_entries_make_room() {
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_entries_make_room_for_those_of_their_worth() {
         let recent = Recent::new();
         let entry = Arc::new(Entry::of_request(&sample::request(Direction::Inbound)));
+        recent.keep(Arc::clone(&entry), Worth::Notable);
         for _ in 0..KEPT + 3 {
-            recent.keep(Arc::clone(&entry));
+            recent.keep(Arc::clone(&entry), Worth::Other);
         }
+        recent.keep(Arc::clone(&entry), Worth::Notable);
         let (all, next) = recent.since(0);
-        assert_eq!((all.len(), all[0].number, next), (KEPT, 3, KEPT as u64 + 3));
+        let numbers: Vec<u64> = all.iter().map(|one| one.number).collect();
+        let kept = KEPT as u64;
+        let want: Vec<u64> = [0].into_iter().chain(4..=kept + 4).collect();
+        assert_eq!((numbers, next), (want, kept + 5));
         assert_eq!(recent.since(next - 1).0.len(), 1);
         assert!(recent.since(next).0.is_empty());
+        // What was kept for one who watches goes when nobody does.
+        recent.watch();
+        tokio::time::advance(WATCHED).await;
+        assert!(!recent.is_watched());
+        assert_eq!(recent.since(0).0.len(), 2);
     }
 }
