@@ -17,8 +17,8 @@ use crate::config::Config;
 use crate::issuer::Issuer;
 use crate::metrics;
 use crate::secret::SILENCE;
+use crate::server::listener;
 use crate::server::serving::RENEWAL;
-use crate::server::{CertificateService, listener};
 
 mod parts;
 
@@ -172,9 +172,9 @@ async fn serve(
         .serving
         .config()
         .context("make the TLS configuration")?;
-    let service = CertificateService(Arc::clone(&parts.authority));
+    let authority = Arc::clone(&parts.authority);
     let counted = parts.authority.metrics.clone();
-    let api = listener::serve(listener, tls, service, stop.clone());
+    let api = listener::serve(listener, tls, authority, stop.clone());
     let bundle = parts.bundle.take();
     let changed = parts.authority.changed.subscribe();
     let published = async {

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use weft_policy::spiffe::TrustDomain;
 
 use self::texts::Texts;
+use crate::keep::no_stranger;
 use crate::secret::{SecretError, SecretStore, US, in_time, material, told, watch_config};
 use crate::server::Authority;
 
@@ -123,6 +124,8 @@ impl Bundle {
         let secret = store.read().await?.ok_or(SecretError::Gone)?;
         let material = material(&secret)?;
         let issuer = material.issuer(&self.domain).map_err(SecretError::Issuer)?;
+        let known = self.authority.issuer.load();
+        no_stranger(known.bundle().roots(), &issuer).map_err(SecretError::Stranger)?;
         Ok(Some(Texts::of(issuer.bundle(), material.sequence)))
     }
 

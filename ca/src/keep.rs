@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use k8s_openapi::api::core::v1::Secret;
+use rustls_pki_types::CertificateDer;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 use weft_policy::spiffe::TrustDomain;
@@ -160,7 +161,7 @@ impl Files {
         &mut self,
         known: &Material,
         domain: &TrustDomain,
-    ) -> Result<Option<(Material, Issuer)>, StoreError> {
+    ) -> Result<Option<(Material, Issuer)>, KeepError> {
         let material = self.store.read(domain)?;
         if material == *known {
             self.seen = None;
@@ -171,6 +172,7 @@ impl Files {
             return Ok(None);
         }
         let issuer = self.store.issuer(&material, domain)?;
+        no_stranger(&known.roots(), &issuer)?;
         self.publish(&issuer)?;
         Ok(Some((material, issuer)))
     }
@@ -182,7 +184,7 @@ impl Kept {
         &mut self,
         known: &Material,
         domain: &TrustDomain,
-    ) -> Result<Option<(Material, Issuer)>, SecretError> {
+    ) -> Result<Option<(Material, Issuer)>, KeepError> {
         if Instant::now() < self.due {
             return Ok(None);
         }
@@ -199,10 +201,34 @@ impl Kept {
             return Ok(None);
         }
         let issuer = read.issuer(domain).map_err(SecretError::Issuer)?;
+        no_stranger(&known.roots(), &issuer).map_err(SecretError::Stranger)?;
         self.last = secret;
         Ok(Some((read, issuer)))
     }
 }
+
+/// Makes sure that the mesh can go over to `issuer`: one of its roots is `known`.
+///
+/// # Errors
+/// None is.
+pub(crate) fn no_stranger(
+    known: &[CertificateDer<'static>],
+    issuer: &Issuer,
+) -> Result<(), Stranger> {
+    let roots = issuer.bundle().roots();
+    match roots.iter().any(|root| known.contains(root)) {
+        true => Ok(()),
+        false => Err(Stranger),
+    }
+}
+
+/// An issuer that nobody in the mesh knows.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "none of the new roots is one that the mesh trusts now, so its proxies would be cut off from each other: add the new root \
+     beside the old one first (weft rotate-root, or next.crt), or restart weft-ca to take it as it is"
+)]
+pub(crate) struct Stranger;
 
 /// Why an issuer stays as it was.
 #[derive(Debug, thiserror::Error)]
@@ -211,8 +237,53 @@ pub(crate) enum KeepError {
     Files(#[from] StoreError),
     #[error(transparent)]
     Secret(#[from] SecretError),
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
 }
 
 const PATIENCE: Duration = Duration::from_secs(45);
 const RETRY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn put(dir: &TempDir, issuer: &Issuer, roots: &[&Issuer]) {
+        let own = issuer.bundle().to_pem();
+        let roots: String = roots.iter().map(|one| one.bundle().to_pem()).collect();
+        fs::write(dir.path().join("tls.crt"), own).unwrap();
+        fs::write(
+            dir.path().join("tls.key"),
+            issuer.signer().key().serialize_pem(),
+        )
+        .unwrap();
+        fs::write(dir.path().join("ca.crt"), roots).unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_root_is_taken_only_beside_one_that_is_known() {
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let [old, new] = [(); 2].map(|()| Issuer::generate(&domain).unwrap());
+        let dir = TempDir::new().unwrap();
+        put(&dir, &old, &[&old]);
+        let store = Store::Given(dir.path().to_owned());
+        let (mut keeper, _) = Keeper::of_files(store, domain, None).unwrap();
+
+        put(&dir, &new, &[&new]);
+        assert!(keeper.changed().await.unwrap().is_none(), "seen once");
+        let refused = keeper.changed().await;
+        assert!(matches!(refused, Err(KeepError::Stranger(_))));
+
+        for roots in [&[&old, &new][..], &[&new]] {
+            put(&dir, &new, roots);
+            assert!(keeper.changed().await.unwrap().is_none(), "seen once");
+            let taken = keeper.changed().await.unwrap().unwrap();
+            assert_eq!(taken.bundle().roots().len(), roots.len());
+        }
+    }
+}

@@ -124,6 +124,11 @@ impl Metrics {
         }
     }
 
+    /// Whether the issuer has not ended at `now`.
+    fn can_sign(&self, now: SystemTime) -> bool {
+        unix_seconds(now) < self.issuer_expiry.get()
+    }
+
     pub(crate) fn reviewed(&self, result: &'static str) {
         self.token_reviews.with_label_values(&[result]).inc();
     }
@@ -189,7 +194,12 @@ fn answer(path: &str, metrics: &Metrics) -> Response<Full<Bytes>> {
                 (StatusCode::INTERNAL_SERVER_ERROR, String::new())
             }
         },
-        "/live" | "/ready" => (StatusCode::OK, "ok\n".to_owned()),
+        "/live" => (StatusCode::OK, "ok\n".to_owned()),
+        "/ready" if metrics.can_sign(SystemTime::now()) => (StatusCode::OK, "ok\n".to_owned()),
+        "/ready" => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the issuer has ended\n".to_owned(),
+        ),
         _ => (StatusCode::NOT_FOUND, String::new()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
@@ -217,6 +227,18 @@ mod tests {
     use weft_policy::spiffe::TrustDomain;
 
     use super::*;
+
+    #[test]
+    fn an_authority_whose_issuer_has_ended_is_not_ready() {
+        let metrics = Metrics::new().unwrap();
+        assert_eq!(answer("/ready", &metrics).status(), 503);
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let issuer = Issuer::generate(&domain).unwrap();
+        metrics.issuer(&issuer);
+        assert_eq!(answer("/ready", &metrics).status(), 200);
+        assert!(!metrics.can_sign(issuer.not_after()));
+        assert_eq!(answer("/live", &metrics).status(), 200);
+    }
 
     #[test]
     fn the_documentation_has_every_metric() {

@@ -21,6 +21,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::issuer::{Issuer, IssuerError};
+use crate::keep::Stranger;
 use crate::store::Material;
 
 /// A Secret by its name.
@@ -285,6 +286,8 @@ pub(crate) enum SecretError {
     Make(#[source] IssuerError),
     #[error("the Secret's issuer cannot be used")]
     Issuer(#[source] IssuerError),
+    #[error(transparent)]
+    Stranger(Stranger),
 }
 
 /// Certificate, key, chain and root of an authority that is plugged into Istio, in its Secret `cacerts`.

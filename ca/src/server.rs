@@ -3,6 +3,7 @@
 //! Nothing of a request but its public key reaches the certificate. How connections are accepted is in `listener`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,7 @@ use arc_swap::ArcSwap;
 use rustls_pki_types::ServerName;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weft_api::istio_ca::istio_certificate_service_server::IstioCertificateService;
 use weft_api::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
 use weft_policy::spiffe::SpiffeId;
@@ -48,7 +49,11 @@ pub struct Lifetimes {
 
 /// The gRPC service.
 #[derive(Clone)]
-pub(crate) struct CertificateService(pub(crate) Arc<Authority>);
+pub(crate) struct CertificateService {
+    pub(crate) authority: Arc<Authority>,
+    /// Who is at the other end of the connection.
+    pub(crate) peer: IpAddr,
+}
 
 #[tonic::async_trait]
 impl IstioCertificateService for CertificateService {
@@ -56,9 +61,10 @@ impl IstioCertificateService for CertificateService {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let answer = tokio::time::timeout(TIME_LIMIT, self.0.create(&request)).await;
+        let answer =
+            tokio::time::timeout(TIME_LIMIT, self.authority.create(&request, self.peer)).await;
         let answer = answer.unwrap_or(Err(Refusal::TooSlow));
-        self.0
+        self.authority
             .metrics
             .request(answer.as_ref().map_or_else(Refusal::label, |_| "issued"));
         answer.map(Response::new).map_err(Refusal::into_status)
@@ -69,9 +75,10 @@ impl Authority {
     async fn create(
         &self,
         request: &Request<IstioCertificateRequest>,
+        peer: IpAddr,
     ) -> Result<IstioCertificateResponse, Refusal> {
         let token = bearer(request).ok_or(Refusal::NoToken)?;
-        let caller = self.authenticator.authenticate(token).await?;
+        let caller = self.authenticator.authenticate(token, peer).await?;
         let message = request.get_ref();
         let id = match impersonated(message, &caller.id)? {
             Some(asked) => self.checked_impersonation(&caller, asked).await?,
@@ -172,7 +179,15 @@ impl Refusal {
 
     /// Istio's codes, which its clients retry or give up by. Why a caller is not authenticated is for our log only.
     fn into_status(self) -> Status {
-        warn!(reason = self.label(), error = %self, cause = ?std::error::Error::source(&self), "no leaf issued");
+        match &self {
+            // Anybody can say these as often as they like.
+            Self::NoToken | Self::Token(TokenError::Implausible(_)) => {
+                debug!(reason = self.label(), error = %self, cause = ?std::error::Error::source(&self), "no leaf issued");
+            }
+            _ => {
+                warn!(reason = self.label(), error = %self, cause = ?std::error::Error::source(&self), "no leaf issued");
+            }
+        }
         match self {
             Self::Token(TokenError::Keys(_) | TokenError::Unreviewed(_)) | Self::TooSlow => {
                 Status::unavailable("callers cannot be authenticated at the moment")

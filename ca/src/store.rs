@@ -9,8 +9,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustls_pki_types::CertificateDer;
 use tracing::{info, warn};
-use weft_certs::bundle::Bundle;
+use weft_certs::bundle::{Bundle, certificates_from_pem};
 use weft_policy::spiffe::TrustDomain;
 
 use crate::issuer::{Issuer, IssuerError};
@@ -44,6 +45,11 @@ impl Material {
     /// If it cannot be used.
     pub fn issuer(&self, domain: &TrustDomain) -> Result<Issuer, IssuerError> {
         Issuer::from_pem(domain, &self.chain, &self.key, &self.roots)
+    }
+
+    /// The roots that were given out with it; none of what cannot be read.
+    pub(crate) fn roots(&self) -> Vec<CertificateDer<'static>> {
+        certificates_from_pem(&self.roots).unwrap_or_default()
     }
 }
 

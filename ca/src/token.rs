@@ -3,6 +3,7 @@
 //! The one seam for kinds of proof. A JWT is checked here against published keys: signature, issuer, audience, time, and then the
 //! claims that Kubernetes writes for a service account; or the API server is asked ([`review`]). The identity follows from that alone.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
@@ -48,17 +49,17 @@ pub struct PodRef {
 }
 
 impl Authenticator {
-    /// Returns who holds `token`.
+    /// Returns who holds `token`, which came from `peer`.
     ///
     /// # Errors
     /// If the token proves nothing, or its proof cannot be checked now.
-    pub async fn authenticate(&self, token: &str) -> Result<Caller, TokenError> {
+    pub async fn authenticate(&self, token: &str, peer: IpAddr) -> Result<Caller, TokenError> {
         match self {
             Self::Jwt(authenticator) => {
                 let id = authenticator.authenticate(token).await?;
                 Ok(Caller { id, pod: None })
             }
-            Self::Review(reviewer) => reviewer.authenticate(token).await,
+            Self::Review(reviewer) => reviewer.authenticate(token, peer).await,
         }
     }
 }
@@ -102,6 +103,9 @@ pub enum TokenError {
     /// The API server did not say, so nothing can be said of the token.
     #[error("the token was not reviewed")]
     Unreviewed(#[from] Unreviewed),
+    /// By what it says of itself; nobody was asked.
+    #[error("the token cannot be that of a pod for this authority")]
+    Implausible(#[source] JwtError),
     /// The API server says so; why, it tells us or nobody.
     #[error("the API server refuses the token: {reason}")]
     Refused {

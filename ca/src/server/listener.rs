@@ -3,6 +3,7 @@
 //! Every number has a bound, so that who cannot show a token can only take turns, not memory.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tracing::{debug, warn};
 use weft_api::istio_ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use weft_certs::verify::handshake_failure_reason;
 
-use crate::server::CertificateService;
+use crate::server::{Authority, CertificateService};
 
 /// Accepts until `stop`, then lets open requests end.
 ///
@@ -29,14 +30,14 @@ use crate::server::CertificateService;
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
-    service: CertificateService,
+    authority: Arc<Authority>,
     stop: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tasks = TaskTracker::new();
     while let Some(accepted) = stop.run_until_cancelled(accept(&listener, &slots)).await {
-        let (stream, slot) = match accepted {
+        let (stream, peer, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of files, most likely: others must end before we can go on.
@@ -45,7 +46,11 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (acceptor, service, stop) = (acceptor.clone(), service.clone(), stop.clone());
+        let service = CertificateService {
+            authority: Arc::clone(&authority),
+            peer,
+        };
+        let (acceptor, stop) = (acceptor.clone(), stop.clone());
         tasks.spawn(async move {
             connection(stream, &acceptor, service, stop).await;
             drop(slot);
@@ -61,13 +66,13 @@ pub(crate) async fn serve(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, slot))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer.ip().to_canonical(), slot))
 }
 
 async fn connection(
@@ -76,7 +81,7 @@ async fn connection(
     service: CertificateService,
     stop: CancellationToken,
 ) {
-    let metrics = &Arc::clone(&service.0).metrics;
+    let metrics = &Arc::clone(&service.authority).metrics;
     let _open = metrics.connection();
     let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await;
     match handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {

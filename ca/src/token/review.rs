@@ -1,24 +1,31 @@
 //! Service-account tokens before the API server (TokenReview), which also knows whether the pod of a token is still there.
 //!
-//! Callers wait for a turn, so that a mesh which starts at once is not a storm for the API server. What it said of a token is remembered for a
-//! moment by the token's hash: a node's proxy asks with one token for all of its pods.
+//! Callers wait for a turn, so that a mesh which starts at once is not a storm for the API server, and no address has more than its share of
+//! the turns. What cannot be a good token by its own words is not asked about. What was said of a token is remembered for a moment by the
+//! token's hash: a node's proxy asks with one token for all of its pods.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::{
     TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo,
 };
 use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
+use weft_certs::jwt::claims::Claims;
 use weft_certs::jwt::digest;
+use weft_certs::jwt::error::JwtError;
 use weft_policy::spiffe::{SpiffeId, TrustDomain};
 
 use crate::metrics::Metrics;
-use crate::token::{Caller, PodRef, TokenError};
+use crate::token::{CLOCK_SKEW, Caller, PodRef, TokenError};
 
 /// Asks the API server who holds a token.
 pub struct Reviewer {
@@ -27,6 +34,8 @@ pub struct Reviewer {
     audiences: Vec<String>,
     metrics: Metrics,
     turns: Semaphore,
+    /// How many turns each address has or waits for.
+    asking: Mutex<HashMap<IpAddr, usize>>,
     /// By the hash of a token: the token itself is kept nowhere.
     known: Mutex<HashMap<[u8; 32], Answer>>,
 }
@@ -51,22 +60,23 @@ impl Reviewer {
             audiences: audiences.into_iter().collect(),
             metrics,
             turns: Semaphore::new(MAX_ASKED),
+            asking: Mutex::default(),
             known: Mutex::default(),
         }
     }
 
-    pub(crate) async fn authenticate(&self, token: &str) -> Result<Caller, TokenError> {
-        // What is no JWT at all is not worth a call.
-        if !has_form_of_jwt(token) {
-            let reason = "it is no JWT".to_owned();
-            return Err(TokenError::Refused { reason });
-        }
+    pub(crate) async fn authenticate(
+        &self,
+        token: &str,
+        peer: IpAddr,
+    ) -> Result<Caller, TokenError> {
+        plausible(token, &self.audiences, SystemTime::now()).map_err(TokenError::Implausible)?;
         let hash = digest(token.as_bytes());
         if let Some(known) = self.remembered(&hash) {
             self.metrics.reviewed("remembered");
             return Ok(known);
         }
-        let status = self.review(token).await;
+        let status = self.review(token, peer).await;
         let status = status.inspect_err(|_| self.metrics.reviewed("failed"))?;
         let caller = self.read(status);
         let result = if caller.is_ok() { "good" } else { "refused" };
@@ -78,7 +88,8 @@ impl Reviewer {
         caller
     }
 
-    async fn review(&self, token: &str) -> Result<TokenReviewStatus, Unreviewed> {
+    async fn review(&self, token: &str, peer: IpAddr) -> Result<TokenReviewStatus, Unreviewed> {
+        let _share = Share::of(&self.asking, peer).ok_or(Unreviewed::Busy)?;
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: Some(token.to_owned()),
@@ -133,6 +144,52 @@ impl Reviewer {
     }
 }
 
+/// One of the turns that an address may have at a time.
+struct Share<'a> {
+    asking: &'a Mutex<HashMap<IpAddr, usize>>,
+    peer: IpAddr,
+}
+
+impl<'a> Share<'a> {
+    fn of(asking: &'a Mutex<HashMap<IpAddr, usize>>, peer: IpAddr) -> Option<Self> {
+        let mut all = asking.lock();
+        let count = all.entry(peer).or_default();
+        if *count >= MAX_ASKED_BY_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Self { asking, peer })
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        let mut all = self.asking.lock();
+        match all.get_mut(&self.peer) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(all.remove(&self.peer)),
+        }
+    }
+}
+
+/// Whether the API server could find a token good, by what the token says of itself: whose, for whom, until when. Nothing is believed of it.
+fn plausible(token: &str, audiences: &[String], now: SystemTime) -> Result<(), JwtError> {
+    if !has_form_of_jwt(token) {
+        return Err(JwtError::Malformed);
+    }
+    let payload = token.split('.').nth(1).unwrap_or_default();
+    let payload = URL_SAFE_NO_PAD
+        .decode(payload)
+        .or(Err(JwtError::Malformed))?;
+    let claims = Claims::of(&payload)?;
+    claims.check_use(audiences, CLOCK_SKEW, now)?;
+    let subject = claims.get("sub").and_then(Value::as_str);
+    match subject.is_some_and(|subject| subject.starts_with(ACCOUNT)) {
+        true => Ok(()),
+        false => Err(JwtError::Claims),
+    }
+}
+
 /// Three parts of base64url (RFC 7515 section 7.1).
 fn has_form_of_jwt(token: &str) -> bool {
     let is_part = |part: &str| {
@@ -146,7 +203,7 @@ fn has_form_of_jwt(token: &str) -> bool {
 fn service_account(user: &UserInfo) -> Option<(&str, &str)> {
     let groups = user.groups.as_deref().unwrap_or_default();
     let names = user.username.as_deref()?;
-    let names = names.strip_prefix("system:serviceaccount:")?;
+    let names = names.strip_prefix(ACCOUNT)?;
     let (namespace, account) = names.split_once(':')?;
     let belongs = groups.iter().any(|group| group == ALL_ACCOUNTS);
     (belongs && !account.contains(':')).then_some((namespace, account))
@@ -178,9 +235,12 @@ pub enum Unreviewed {
     Call(#[source] Box<kube::Error>),
 }
 
+const ACCOUNT: &str = "system:serviceaccount:";
 const ALL_ACCOUNTS: &str = "system:serviceaccounts";
 /// Reviews that are under way at once.
 const MAX_ASKED: usize = 32;
+/// Of one address: a pod asks once in a while, a node's proxy for all of its pods.
+const MAX_ASKED_BY_ONE: usize = 8;
 /// Bounds what is remembered, in all.
 const MAX_KNOWN: usize = 10_000;
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -209,6 +269,59 @@ mod tests {
         for (token, asked) in rows {
             assert_eq!(has_form_of_jwt(token), asked, "{token}");
         }
+    }
+
+    #[test]
+    fn what_a_token_says_of_itself_decides_whether_it_is_asked_about() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let rows = [
+            (
+                r#"{"aud":["istio-ca"],"exp":1000100,"sub":"system:serviceaccount:shop:web"}"#,
+                true,
+            ),
+            (
+                r#"{"aud":"istio-ca","exp":999950,"sub":"system:serviceaccount:shop:web"}"#,
+                true,
+            ),
+            (
+                r#"{"aud":["api"],"exp":1000100,"sub":"system:serviceaccount:shop:web"}"#,
+                false,
+            ),
+            (
+                r#"{"aud":["istio-ca"],"exp":999930,"sub":"system:serviceaccount:shop:web"}"#,
+                false,
+            ),
+            (
+                r#"{"aud":["istio-ca"],"sub":"system:serviceaccount:shop:web"}"#,
+                false,
+            ),
+            (
+                r#"{"aud":["istio-ca"],"exp":1000100,"sub":"system:node:one"}"#,
+                false,
+            ),
+            (r#"{"aud":["istio-ca"],"exp":1000100}"#, false),
+            ("no JSON", false),
+        ];
+        for (payload, asked) in rows {
+            let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload));
+            let told = plausible(&token, &["istio-ca".to_owned()], now);
+            assert_eq!(told.is_ok(), asked, "{payload}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn no_address_has_all_the_turns() {
+        let asking = Mutex::default();
+        let [one, other] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
+        let mut shares: Vec<_> = (0..MAX_ASKED_BY_ONE)
+            .map(|_| Share::of(&asking, one).unwrap())
+            .collect();
+        assert!(Share::of(&asking, one).is_none());
+        assert!(Share::of(&asking, other).is_some());
+        shares.pop();
+        assert!(Share::of(&asking, one).is_some());
+        drop(shares);
+        assert!(asking.lock().is_empty());
     }
 
     fn user(name: &str, group: &str) -> UserInfo {

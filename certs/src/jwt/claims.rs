@@ -69,18 +69,31 @@ impl Claims {
         if self.issuer() != Some(expect.issuer) {
             return Err(JwtError::Issuer);
         }
+        self.check_use(expect.audiences, expect.skew, now)
+    }
+
+    /// As [`check`](Self::check), whoever the issuer is.
+    ///
+    /// # Errors
+    /// As there, without [`JwtError::Issuer`].
+    pub fn check_use(
+        &self,
+        audiences: &[String],
+        skew: Duration,
+        now: SystemTime,
+    ) -> Result<SystemTime, JwtError> {
         if self.0.get("sub").is_some_and(|sub| !sub.is_string()) {
             return Err(JwtError::Claims);
         }
-        self.check_audience(expect.audiences)?;
+        self.check_audience(audiences)?;
         // "The "exp" (expiration time) claim identifies the expiration time on or after which the JWT MUST NOT be accepted".
-        let expires = self.time("exp")?.ok_or(JwtError::Claims)? + expect.skew;
+        let expires = self.time("exp")?.ok_or(JwtError::Claims)? + skew;
         if now >= expires {
             return Err(JwtError::Expired);
         }
         // "The "nbf" (not before) claim identifies the time before which the JWT MUST NOT be accepted". Nor was one issued tomorrow.
         for begins in [self.time("nbf")?, self.time("iat")?].into_iter().flatten() {
-            if now + expect.skew < begins {
+            if now + skew < begins {
                 return Err(JwtError::NotYet);
             }
         }

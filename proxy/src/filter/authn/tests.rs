@@ -455,7 +455,7 @@ fn hs256(claims: &str, secret: &[u8]) -> String {
     weft_ca::token::mint::sign_with_secret(claims, secret).unwrap()
 }
 
-/// How long a known token takes; printed with `--nocapture`, and bounded far above what an optimised build takes.
+/// How long a known token takes, signature and claims verified before: at most 2 us where it is measured, in an optimised build.
 #[tokio::test]
 async fn a_known_token_costs_microseconds() {
     let tokens = issuer();
@@ -468,8 +468,8 @@ async fn a_known_token_costs_microseconds() {
         bench.authn.run(&bench.known, &mut request).await.unwrap();
     }
     let each = begun.elapsed() / TURNS;
-    tracing::info!(?each, "known token");
-    assert!(each < Duration::from_micros(50), "{each:?}");
+    let most = Duration::from_micros(if cfg!(debug_assertions) { 50 } else { 2 });
+    assert!(each < most, "{each:?}");
 }
 
 const TURNS: u32 = 10_000;
