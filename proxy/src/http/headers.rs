@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::header::{CONNECTION, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{self, CONNECTION, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::malformed::Malformed;
@@ -71,6 +71,48 @@ static HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
     HTTP2_SETTINGS,
 ];
+
+/// What a trailer section may not say: framing, routing, request modifiers, authentication, content format (RFC 9110 section 6.5.1), what
+/// belongs to one connection, and who calls. Whoever merges trailers into the headers would take it for said by us.
+static NOT_IN_TRAILERS: [HeaderName; 31] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+    TRAILER,
+    HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::CACHE_CONTROL,
+    header::EXPECT,
+    header::MAX_FORWARDS,
+    header::RANGE,
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::WWW_AUTHENTICATE,
+    header::PROXY_AUTHENTICATE,
+    header::COOKIE,
+    header::SET_COOKIE,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    XFCC,
+    CLIENT_ID,
+    UNPROCESSED,
+    DRAINING,
+];
+
+/// Removes from trailers what they may not say, in whichever direction they go.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_all(trailers, &NOT_IN_TRAILERS);
+    remove_lookalikes(trailers, &NOT_FROM_OUTSIDE);
+}
 
 /// Whether any of `names` is there.
 ///

@@ -4,11 +4,11 @@
 //! Chunk extensions are dropped (section 7.1.1: "a recipient MUST ignore unrecognized chunk extensions").
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
 
 use super::parse;
 use crate::http::Limits;
 use crate::http::body::Frame;
+use crate::http::headers::clean_trailers;
 use crate::http::malformed::Malformed;
 
 /// How the end of a body is found.
@@ -199,32 +199,16 @@ impl Decoder {
             return Ok(Decoded::More);
         };
         let section = input.split_to(end).freeze();
-        let trailers = parse::fields(&section, self.limits.header_count)
+        let mut trailers = parse::fields(&section, self.limits.header_count)
             .map_err(|_reason| Malformed::Trailer)?;
         // Only now: a body that ends in a broken section is not one after which the connection goes on.
         self.state = State::Done;
+        clean_trailers(&mut trailers);
         if trailers.is_empty() {
             return Ok(Decoded::End);
         }
-        Ok(Decoded::Frame(Frame::Trailers(without_framing(trailers))))
+        Ok(Decoded::Frame(Frame::Trailers(trailers)))
     }
-}
-
-/// RFC 9110 section 6.5.1: "Trailer fields ... MUST NOT be generated [for] message framing, routing, ...".
-fn without_framing(mut trailers: HeaderMap) -> HeaderMap {
-    for name in [
-        http::header::TRANSFER_ENCODING,
-        http::header::CONTENT_LENGTH,
-        http::header::HOST,
-        http::header::CONNECTION,
-        http::header::UPGRADE,
-        http::header::TRAILER,
-        http::header::AUTHORIZATION,
-        http::header::EXPECT,
-    ] {
-        trailers.remove(name);
-    }
-    trailers
 }
 
 fn take(input: &mut BytesMut, left: u64) -> Option<Bytes> {

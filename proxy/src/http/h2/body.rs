@@ -9,9 +9,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
 use tokio::time::Duration;
 
 use crate::http::body::{Body, BodyError, Frame};
+use crate::http::headers::clean_trailers;
+use crate::http::malformed::Malformed;
 use crate::http::timer::Timer;
 use crate::tasks::AbortOnDrop;
 
@@ -81,7 +84,7 @@ impl Incoming {
             }
         }
         match ready!(self.stream.poll_trailers(cx)) {
-            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::Trailers(trailers)))),
+            Ok(Some(trailers)) => Poll::Ready(checked(trailers)),
             Ok(None) => Poll::Ready(None),
             Err(error) => Poll::Ready(Some(Err(BodyError::Stream(error)))),
         }
@@ -97,6 +100,15 @@ impl Incoming {
             .map_err(BodyError::Stream)?;
         Ok(Frame::Data(data))
     }
+}
+
+/// Trailers as they may go on; none is left where all of them were what trailers may not say.
+fn checked(mut trailers: HeaderMap) -> Option<Result<Frame, BodyError>> {
+    if trailers.len() > MAX_TRAILERS {
+        return Some(Err(BodyError::Malformed(Malformed::TooManyHeaders)));
+    }
+    clean_trailers(&mut trailers);
+    (!trailers.is_empty()).then_some(Ok(Frame::Trailers(trailers)))
 }
 
 /// How a request's body comes in, for whoever waits for the answer meanwhile.
@@ -288,3 +300,6 @@ fn reason(error: &BodyError) -> Reason {
         | BodyError::Idle => Reason::INTERNAL_ERROR,
     }
 }
+
+/// As many as a head may ever have (`limits.header-count`).
+const MAX_TRAILERS: usize = 256;
