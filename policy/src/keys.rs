@@ -249,6 +249,7 @@ weft.dev/policy: |
 - One leaf set twice on one object is an error. Under a map with free keys (`to`, `ports`, `headers.request.set`) exactly one segment is the key; one with a dot or a slash is written inside the YAML value.
 - Units are always written: durations `250ms` `2s` `1m30s` `1h`; sizes `64KiB` `10MB`; shares `5%`; rates `100/s` `1000/min` `5000/h`. Status sets: `503`, `5xx`, `500-504`, `gateway-error`.
 - Callers are `web` (a service account of the same namespace), `shop/web`, `shop/*`, `spiffe://other.domain/ns/x/sa/y`, `*` (anyone with an identity). A service is `orders` (same namespace) or `orders.shop`.
+- `weft explain` and `/policy` show every value but those of secrets: `secret`, and of headers those whose name sounds like one (`authorization`, `cookie`, `x-api-key`, ...; as in the [access log](access-log.md)).
 - A match is a path, or `{path, method, host, headers, query}`. Paths are exact `/a`, prefix `/a/*`, template `/users/{id}`, or `regex:...`.
 - Anchors, aliases, tags, repeated keys and invisible characters are refused.
 

@@ -29,6 +29,7 @@ pub mod probe;
 pub mod rate_limit;
 pub mod retry;
 pub mod route;
+pub mod secrets;
 pub mod spiffe;
 pub mod status;
 pub mod timeout;

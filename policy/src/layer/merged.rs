@@ -3,6 +3,7 @@
 use super::{Layer, Value};
 use crate::node::{Kind, Node};
 use crate::problem::{PREFIX, Problem};
+use crate::secrets;
 
 /// A document of which every leaf knows its layer.
 #[derive(Debug, Default)]
@@ -114,7 +115,7 @@ impl Merged {
             if let Some(layer) = layers.get(layer) {
                 values.push(Value {
                     path,
-                    value: without_secrets(node).to_string(),
+                    value: node.to_string(),
                     layer: layer.kind,
                     object: layer.object.clone(),
                 });
@@ -122,7 +123,11 @@ impl Merged {
         };
         walk(&self.entries, "", &mut tell);
         for (index, (node, layer)) in self.denied.iter().enumerate() {
-            tell(format!("{DENY}[{index}]"), node, *layer);
+            tell(
+                format!("{DENY}[{index}]"),
+                &without_secrets(node, false),
+                *layer,
+            );
         }
         values.sort_by(|left, right| left.path.cmp(&right.path));
         values
@@ -207,8 +212,13 @@ fn walk(entries: &[(String, Entry)], path: &str, tell: &mut impl FnMut(String, &
             path => format!("{path}.{key}"),
         };
         match entry {
-            Entry::Leaf(_, layer) if is_secret(key) => tell(path, &masked(), *layer),
-            Entry::Leaf(node, layer) => tell(path, node, *layer),
+            Entry::Leaf(_, layer) if is_secret(key, of_headers(&path)) => {
+                tell(path, &masked(), *layer);
+            }
+            Entry::Leaf(node, layer) => {
+                let node = without_secrets(node, of_headers(&path));
+                tell(path, &node, *layer);
+            }
             Entry::Map(entries) => walk(entries, &path, tell),
         }
     }
@@ -227,14 +237,22 @@ fn items(node: Node) -> Vec<Node> {
     }
 }
 
-/// The same, with nothing in it that opens anything.
-fn without_secrets(node: &Node) -> Node {
+/// The same, with nothing in it that opens anything. `headers`: its keys may be names of headers.
+fn without_secrets(node: &Node, headers: bool) -> Node {
     let kind = match &node.kind {
-        Kind::List(items) => Kind::List(items.iter().map(without_secrets).collect()),
+        Kind::List(items) => Kind::List(
+            items
+                .iter()
+                .map(|item| without_secrets(item, headers))
+                .collect(),
+        ),
         Kind::Map(entries) => {
-            let told = |(key, node): &(String, Node)| match is_secret(key) {
+            let told = |(key, node): &(String, Node)| match is_secret(key, headers) {
                 true => (key.clone(), masked()),
-                false => (key.clone(), without_secrets(node)),
+                false => (
+                    key.clone(),
+                    without_secrets(node, headers || key == HEADERS),
+                ),
             };
             Kind::Map(entries.iter().map(told).collect())
         }
@@ -246,11 +264,14 @@ fn without_secrets(node: &Node) -> Node {
     }
 }
 
-/// Keys of the policy, and names of headers that it sets.
-fn is_secret(key: &str) -> bool {
-    SECRETS
-        .iter()
-        .any(|secret| key.eq_ignore_ascii_case(secret))
+/// Whether what stands at `path` is said of headers.
+fn of_headers(path: &str) -> bool {
+    path.split('.').any(|key| key == HEADERS)
+}
+
+/// Whether a key of the policy stands before a secret; `header`: it may be the name of a header that is set or looked for.
+fn is_secret(key: &str, header: bool) -> bool {
+    key.eq_ignore_ascii_case("secret") || (header && secrets::sounds_like_one(key))
 }
 
 fn masked() -> Node {
@@ -261,4 +282,4 @@ const DENY: &str = "deny";
 const MTLS: &str = "mtls";
 const PORTS: &str = "ports";
 const STRICT: &str = "strict";
-const SECRETS: [&str; 4] = ["secret", "authorization", "proxy-authorization", "cookie"];
+const HEADERS: &str = "headers";

@@ -172,6 +172,16 @@ fn secrets_are_not_told() {
     let text = "jwt: {issuer: \"https://i.test\", algorithms: [HS256], jwks: {secret: aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gMzI=}}";
     let told = values(&merged(&[(LayerKind::Pod, text)]).values).join("\n");
     assert!(!told.contains("aGVsbG8"), "{told}");
+    // Headers that are set, by policy and by routes, and looked for.
+    let text = "headers: {request: {set: {x-api-key: opens, x-team: shown}}}\n\
+                deny: [{headers: {x-session: opens}, paths: [/shown]}]\n\
+                routes: [{match: /a, headers: {request: {add: {Authorization: opens}}}}]";
+    let told = values(&merged(&[(LayerKind::Pod, text)]).values).join("\n");
+    assert!(!told.contains("opens"), "{told}");
+    assert!(
+        told.contains("x-team=shown") && told.contains("/shown"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use weft_policy::secrets;
+
 /// Names whose values are not written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mask {
@@ -50,9 +52,7 @@ impl Mask {
     fn hides(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
         // What is encoded may say anything.
-        name.contains('%')
-            || SECRETS.iter().any(|secret| name.contains(secret))
-            || self.names.contains(&name)
+        name.contains('%') || secrets::sounds_like_one(&name) || self.names.contains(&name)
     }
 }
 
@@ -60,11 +60,6 @@ impl Mask {
 const MASKED: &str = "***";
 /// A query parameter without a value is a flag, as a rule.
 const LONGEST_WORD: usize = 16;
-/// Parts of names.
-const SECRETS: [&str; 14] = [
-    "token", "key", "secret", "pass", "pwd", "auth", "cred", "session", "sid", "sig", "code",
-    "jwt", "cookie", "otp",
-];
 
 #[cfg(test)]
 mod tests {
