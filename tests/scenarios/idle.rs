@@ -166,3 +166,37 @@ async fn serve_once(io: &mut TcpStream, seen: &Seen) {
     *seen.lock().entry(line).or_default() += 1;
     io.write_all(ANSWER).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_post_that_an_app_has_begun_to_read_is_not_sent_again() {
+    let seen = Seen::default();
+    let counted = Arc::clone(&seen);
+    let app = App::tcp(move |mut io| {
+        let counted = Arc::clone(&counted);
+        async move {
+            let head = read_head(&mut io).await.unwrap_or_default();
+            let line = head.lines().next().unwrap_or_default().to_owned();
+            *counted.lock().entry(line).or_default() += 1;
+            // What it leaves unread has the kernel reset the connection, after its goodbye.
+            sleep(Duration::from_millis(5)).await;
+            let _ = io.shutdown().await;
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let pair = Pair::new(app);
+    for number in 0..5_u32 {
+        let mut client = Http1::connect(pair.web.outbound).await;
+        let head = format!(
+            "POST /{number} HTTP/1.1\r\nhost: orders\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        client.send(head).await;
+        for _ in 0..10 {
+            client.send("1\r\na\r\n").await;
+            sleep(Duration::from_micros(300)).await;
+        }
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 502, "{answer:?}");
+    }
+    assert!(twice(&seen).is_empty(), "sent twice: {:?}", twice(&seen));
+    assert_eq!(seen.lock().len(), 5);
+}

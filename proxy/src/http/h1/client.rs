@@ -12,10 +12,11 @@ use std::task::{Context, Poll, ready};
 
 use http::header::{EXPECT, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
+use socket2::SockRef;
 use tokio::time::{Duration, Sleep, sleep};
 
 use super::body::{Home, Incoming};
-use super::conn::{Conn, MAX_OUTPUT, Shared};
+use super::conn::{Conn, MAX_OUTPUT, Sent, Shared};
 use super::decode::{Decoder, Framing};
 use super::encode::{self, Coding};
 use super::parse::{self, ResponseHead};
@@ -116,6 +117,7 @@ impl<'a> Call<'a> {
         let conn = Rc::clone(&client.conn);
         let coding = encode::request(&mut conn.borrow_mut().output, head, &body);
         conn.borrow_mut().sent_all = false;
+        conn.borrow_mut().sent = Sent::default();
         let hold = Hold::of(&head.headers).filter(|_| coding != Coding::None);
         let connect = head.method == Method::CONNECT;
         let ended = coding == Coding::None && body.is_end();
@@ -247,26 +249,28 @@ impl<'a> Call<'a> {
 ///
 /// Three cases can be told apart, and only the last is a riddle:
 /// TLS said `close_notify`: a mesh proxy answers whatever it has taken, so it took nothing. The socket's error is EPIPE:
-/// the app had closed before our bytes came (CLOSE_WAIT, then RST), so it never read them. No error: it read and left.
+/// the app had closed before our bytes came (CLOSE_WAIT, then RST), so it never read them, if they came as one. No error: it read
+/// and left.
 fn closed(conn: &Conn, write_error: Option<io::Error>, answered: bool) -> Failure {
-    if let Some(error) = write_error {
-        return broken(conn, error, answered);
+    if conn.io().secure() {
+        let error = write_error.map_or(SendError::Closed, SendError::Io);
+        return failure(error, true, answered);
     }
-    let unread = conn.io().secure() || took_nothing(conn);
-    let processed = if unread && !answered {
-        Processed::No
-    } else {
-        Processed::Maybe
-    };
-    Failure {
-        processed,
-        reused: false,
-        error: SendError::Closed,
+    match write_error {
+        Some(error) => broken(conn, error, answered),
+        None => failure(SendError::Closed, took_nothing(conn), answered),
     }
 }
 
 fn broken(conn: &Conn, error: io::Error, answered: bool) -> Failure {
-    let unread = error.kind() == io::ErrorKind::BrokenPipe || took_nothing(conn);
+    let unread = match error.kind() {
+        io::ErrorKind::BrokenPipe => left_as_one(conn),
+        _ => took_nothing(conn),
+    };
+    failure(SendError::Io(error), unread, answered)
+}
+
+fn failure(error: SendError, unread: bool, answered: bool) -> Failure {
     let processed = if unread && !answered {
         Processed::No
     } else {
@@ -275,14 +279,22 @@ fn broken(conn: &Conn, error: io::Error, answered: bool) -> Failure {
     Failure {
         processed,
         reused: false,
-        error: SendError::Io(error),
+        error,
     }
 }
 
 /// Asks the kernel who closed first. Linux: `tcp_reset` sets EPIPE in CLOSE_WAIT and ECONNRESET otherwise.
 fn took_nothing(conn: &Conn) -> bool {
     let error = conn.io().socket().take_error().ok().flatten();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) && left_as_one(conn)
+}
+
+/// Whether all that was sent was one segment at most. Of several the app may have read the first, and acted on it, before it closed and
+/// the next one was refused.
+fn left_as_one(conn: &Conn) -> bool {
+    let Sent { writes, bytes } = conn.sent;
+    let segment = SockRef::from(conn.io().socket()).tcp_mss().unwrap_or(0);
+    writes <= 1 && bytes <= segment as usize
 }
 
 /// The request on its way out.

@@ -39,12 +39,21 @@ pub(crate) struct Conn {
     pub(super) owes_continue: bool,
     /// The outgoing message is complete.
     pub(super) sent_all: bool,
+    /// What of the outgoing message the socket has taken.
+    pub(super) sent: Sent,
     /// Requests that it has carried to their end.
     pub(crate) served: u64,
     /// When the identities that protect it expire.
     pub(crate) expires: Option<Instant>,
     /// Its place in the pool's count.
     pub(crate) open: Option<Open>,
+}
+
+/// How a message left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) writes: u32,
+    pub(super) bytes: usize,
 }
 
 impl Conn {
@@ -60,6 +69,7 @@ impl Conn {
             eof: false,
             owes_continue: false,
             sent_all: true,
+            sent: Sent::default(),
             served: 0,
             expires: None,
             open: None,
@@ -130,6 +140,8 @@ impl Conn {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(count);
+            self.sent.writes = self.sent.writes.saturating_add(1);
+            self.sent.bytes = self.sent.bytes.saturating_add(count);
         }
         if self.output.capacity() > KEEP_OUTPUT {
             self.output = BytesMut::new();
