@@ -44,8 +44,10 @@ struct Known {
     namespaces: BTreeMap<String, Going>,
     /// By namespace.
     maps: BTreeMap<String, Map>,
-    /// What came since a new list began.
-    fresh: BTreeSet<String>,
+    /// What came since a new list of namespaces began: until it is complete, the old one holds, with what is about to go.
+    fresh_namespaces: BTreeSet<String>,
+    /// What came since a new list of ConfigMaps began.
+    fresh_maps: BTreeSet<String>,
     /// Whether the ConfigMaps were listed once: before, nobody knows what differs.
     listed: bool,
 }
@@ -79,18 +81,23 @@ impl Bundle {
         let mut known = Known::default();
         let mut paces = BTreeMap::new();
         let mut texts = self.texts().await;
+        let mut look = Instant::now() + SETTLE;
         loop {
-            let next = match known.listed {
-                true => self.put_right(&known, &mut texts, &mut paces).await,
-                false => None,
-            };
-            let next = next.unwrap_or_else(|| Instant::now() + LOOK);
             tokio::select! {
                 Some(event) = namespaces.next() => known.namespace(event),
                 Some(event) = maps.next() => known.map(event),
                 Ok(()) = changed.changed() => texts = self.texts().await,
-                () = sleep_until(next) => {}
+                () = sleep_until(look) => {
+                    let next = match known.listed {
+                        true => self.put_right(&known, &mut texts, &mut paces).await,
+                        false => None,
+                    };
+                    look = next.unwrap_or_else(|| Instant::now() + LOOK);
+                    continue;
+                }
             }
+            // Events come in bursts, and what one of them says is often answered by the next.
+            look = look.min(Instant::now() + SETTLE);
         }
     }
 
@@ -223,29 +230,33 @@ impl Known {
 
     fn namespace(&mut self, event: Event<PartialObjectMeta<Namespace>>) {
         match event {
-            Event::Init => self.namespaces.clear(),
-            Event::InitApply(object) | Event::Apply(object) => {
-                let going = match object.metadata.deletion_timestamp {
-                    Some(_) => Going::Yes,
-                    None => Going::No,
-                };
-                let name = object.metadata.name.unwrap_or_default();
-                self.namespaces.insert(name, going);
+            Event::Init => self.fresh_namespaces.clear(),
+            Event::InitApply(object) => {
+                let name = object.metadata.name.clone().unwrap_or_default();
+                self.fresh_namespaces.insert(name.clone());
+                self.namespaces.insert(name, Going::of(&object));
+            }
+            Event::Apply(object) => {
+                let name = object.metadata.name.clone().unwrap_or_default();
+                self.namespaces.insert(name, Going::of(&object));
             }
             Event::Delete(object) => {
                 let name = object.metadata.name.unwrap_or_default();
                 self.namespaces.remove(&name);
             }
-            Event::InitDone => {}
+            Event::InitDone => {
+                let fresh = std::mem::take(&mut self.fresh_namespaces);
+                self.namespaces.retain(|name, _| fresh.contains(name));
+            }
         }
     }
 
     fn map(&mut self, event: Event<ConfigMap>) {
         match event {
-            Event::Init => self.fresh.clear(),
+            Event::Init => self.fresh_maps.clear(),
             Event::InitApply(object) => {
                 let namespace = object.metadata.namespace.clone().unwrap_or_default();
-                self.fresh.insert(namespace.clone());
+                self.fresh_maps.insert(namespace.clone());
                 self.maps.insert(namespace, Map::of(object));
             }
             Event::Apply(object) => {
@@ -257,10 +268,19 @@ impl Known {
                 self.maps.remove(&namespace);
             }
             Event::InitDone => {
-                let fresh = std::mem::take(&mut self.fresh);
+                let fresh = std::mem::take(&mut self.fresh_maps);
                 self.maps.retain(|namespace, _| fresh.contains(namespace));
                 self.listed = true;
             }
+        }
+    }
+}
+
+impl Going {
+    fn of(object: &PartialObjectMeta<Namespace>) -> Self {
+        match object.metadata.deletion_timestamp {
+            Some(_) => Self::Yes,
+            None => Self::No,
         }
     }
 }
@@ -306,6 +326,8 @@ const LABEL: &str = "weft.dev/inject";
 const AT_ONCE: usize = 8;
 const RETRY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(60);
+/// How long after a first event is waited for those that belong to it.
+const SETTLE: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// 32 seconds.
 const MAX_DOUBLINGS: u32 = 6;

@@ -88,6 +88,28 @@ fn a_namespace_that_is_about_to_go_is_left_alone() {
 }
 
 #[test]
+fn a_namespace_that_is_about_to_go_is_so_while_it_is_listed_anew() {
+    let (texts, mut known) = (texts(), Known::default());
+    let mut going = namespace("shop");
+    going.metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+    known.namespace(Event::Apply(going));
+    known.namespace(Event::Apply(namespace("bank")));
+    known.map(Event::Apply(map("weft-system", &texts, US)));
+    let mut old = map("shop", &texts, US);
+    old.data = None;
+    known.map(Event::Apply(old));
+    known.namespace(Event::Init);
+    assert_eq!(known.wrong("weft-system", &texts), ["bank"]);
+    known.namespace(Event::InitApply(namespace("bank")));
+    known.namespace(Event::InitDone);
+    assert_eq!(known.wrong("weft-system", &texts), ["bank", "shop"]);
+    known.namespace(Event::Init);
+    known.namespace(Event::InitDone);
+    known.map(Event::Delete(map("shop", &texts, US)));
+    assert_eq!(known.wrong("weft-system", &texts), [""; 0]);
+}
+
+#[test]
 fn what_is_not_in_a_new_list_is_gone() {
     let (texts, mut known) = (texts(), Known::default());
     known.map(Event::Apply(map("weft-system", &texts, US)));
