@@ -4,6 +4,7 @@
 //! The input is a token, or, if it is JSON, the claims of one that we sign.
 #![no_main]
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use serde_json::Value;
@@ -41,11 +42,13 @@ static CHECKER: LazyLock<Checker> = LazyLock::new(|| {
     }
 });
 
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 fn authenticate(token: &str) -> Option<SpiffeId> {
     let checker = &*CHECKER;
     checker
         .runtime
-        .block_on(checker.authenticator.authenticate(token))
+        .block_on(checker.authenticator.authenticate(token, PEER))
         .ok()
         .map(|caller| caller.id)
 }
